@@ -1,0 +1,88 @@
+"""Every name that crosses a border: labels, environment, reasons, condition types."""
+
+GROUP = "darkroom.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "darkroom-operator"
+
+# --- Labels on every child (Job, Pod, Service). ---
+LABEL_JOB = f"{GROUP}/training-job"  # name of the TrainingJob
+LABEL_JOB_UID = f"{GROUP}/training-job-uid"  # tells a job apart from an earlier one of the same name
+LABEL_ATTEMPT = f"{GROUP}/attempt"  # 1, 2, 3, ...
+LABEL_PROFILE = f"{GROUP}/profile"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "darkroom"
+
+# --- What the operator tells a container through its environment. ---
+ENV_JOB = "DARKROOM_JOB"
+ENV_NAMESPACE = "DARKROOM_NAMESPACE"
+ENV_ATTEMPT = "DARKROOM_ATTEMPT"
+ENV_RUN_DIR = "DARKROOM_RUN_DIR"  # where checkpoints and the exported model go; the same in every attempt
+ENV_CONFIG = "DARKROOM_CONFIG"  # JSON of TrainerConfig, for the built-in trainer
+ENV_CPU_LIMIT = "DARKROOM_CPU_LIMIT"  # the pod's CPU limit in whole cores, rounded up
+ENV_POD_IP = "DARKROOM_POD_IP"
+ENV_TERMINATION_LOG = "DARKROOM_TERMINATION_LOG"  # file whose text becomes the termination message
+
+# Users may not set these: the operator does, and a second opinion would break the rendezvous.
+RESERVED_ENV_PREFIXES = ("PET_", "DARKROOM_", "TORCHELASTIC_")
+RESERVED_ENV_NAMES = (
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "JOB_COMPLETION_INDEX",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+    "RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+)
+
+# --- Where things are mounted in a training pod. ---
+DATA_DIR = "/darkroom/data"
+WEIGHTS_DIR = "/darkroom/weights"
+RUNS_DIR = "/darkroom/runs"
+TERMINATION_LOG = "/dev/termination-log"
+RENDEZVOUS_PORT = 29400
+MASTER_PORT = 29500
+
+# --- Condition types. Complete, Failed, Suspended are batch/v1's words; Ready, Reconciling, Stalled are kstatus's. ---
+COMPLETE = "Complete"  # training ended well; terminal
+FAILED = "Failed"  # training ended badly; terminal
+SUSPENDED = "Suspended"  # spec.suspend is obeyed: no pods
+READY = "Ready"  # every pod runs, or the job is complete, or it is suspended as asked
+RECONCILING = "Reconciling"  # on the way there: pods missing, pulling, restarting
+STALLED = "Stalled"  # nothing will happen until somebody changes something
+CONDITION_TYPES = (COMPLETE, FAILED, SUSPENDED, READY, RECONCILING, STALLED)
+
+# --- Reasons, each in the order of a job's life. ---
+REASON_PENDING = "Pending"  # the Job exists, its pods do not run yet
+REASON_UNSCHEDULABLE = "Unschedulable"  # the scheduler says why in the message: resources, taints, a missing claim
+REASON_IMAGE_PULL = "ImagePullFailed"  # kubelet's message names the image
+REASON_CONTAINER_CONFIG = "ContainerConfigError"  # kubelet cannot make the container
+REASON_PODS_NOT_CREATED = "PodsNotCreated"  # quota, pod security or a policy refused the pods
+REASON_RUNNING = "Running"  # every pod runs
+REASON_RESTARTING = "Restarting"  # waiting to start the next attempt
+REASON_SUSPENDED = "Suspended"  # spec.suspend
+REASON_RESUMED = "Resumed"  # spec.suspend was taken back
+REASON_COMPLETED = "Completed"  # the whole schedule ran
+REASON_TARGET_REACHED = "TargetReached"  # the target metric came early
+REASON_BUDGET_SPENT = "BudgetSpent"  # the schedule was bent to end inside the budget
+REASON_PRUNED = "Pruned"  # a sweep had seen enough
+REASON_DISRUPTED = "Disrupted"  # drained, evicted, preempted or lost with its node: free
+REASON_ASKED_TO_LEAVE = "AskedToLeave"  # SIGTERM, left after a checkpoint: free
+REASON_JOB_DELETED = "JobDeleted"  # somebody deleted the attempt's Job: free
+REASON_OUT_OF_MEMORY = "OutOfMemory"  # the kernel's OOM killer: spends a restart
+REASON_DATA_ERROR = "DataError"  # exit 65: no restart can help
+REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help
+REASON_SOFTWARE_ERROR = "SoftwareError"  # exit 70 or any other: spends a restart
+REASON_PEER_LOST = "PeerLost"  # the process group broke because another rank went away: a consequence, not a cause
+REASON_KILLED = "Killed"  # exit 137 without an OOM: spends a restart
+REASON_RESTARTS_EXHAUSTED = "RestartsExhausted"  # maxRestarts spent
+REASON_DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds passed
+REASON_PROFILE_NOT_FOUND = "ProfileNotFound"  # no profile of that name in the operator's configuration
+REASON_INVALID_SPEC = "InvalidSpec"  # the API server accepted what this operator cannot read
+REASON_LIMIT_EXCEEDED = "ProfileLimitExceeded"  # more nodes than the profile allows
+REASON_REJECTED = "Rejected"  # the API server refused a child object
+REASON_NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of somebody else

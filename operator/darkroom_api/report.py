@@ -1,0 +1,126 @@
+"""What a trainer says: its exit code, and the termination message that kubelet keeps in the pod's status.
+
+The protocol is open to any container. A trainer that writes no message is judged by its exit code alone.
+Exit codes follow sysexits.h where it has one (65 EX_DATAERR, 70 EX_SOFTWARE, 75 EX_TEMPFAIL, 78 EX_CONFIG).
+"""
+
+import json
+from enum import IntEnum, StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError
+
+from darkroom_api.v1alpha1.common import Model
+
+
+class ExitCode(IntEnum):
+    """How a training process ends. Anything else counts as SOFTWARE_ERROR."""
+
+    DONE = 0
+    DATA_ERROR = 65  # a split without samples, too many corrupt images: never restarted
+    SOFTWARE_ERROR = 70  # restarted, spends one of maxRestarts
+    ASKED_TO_LEAVE = 75  # SIGTERM or a command; a checkpoint was written: restarted for free
+    CONFIG_ERROR = 78  # wrong digest, unknown key: never restarted
+    KILLED = 137  # SIGKILL, mostly the kernel's OOM killer
+
+
+class Reason(StrEnum):
+    """Why the process ended; the operator shows it as the reason of a condition."""
+
+    COMPLETED = "Completed"
+    TARGET_REACHED = "TargetReached"
+    BUDGET_SPENT = "BudgetSpent"
+    PRUNED = "Pruned"
+    ASKED_TO_LEAVE = "AskedToLeave"
+    DATA_ERROR = "DataError"
+    CONFIG_ERROR = "ConfigError"
+    SOFTWARE_ERROR = "SoftwareError"
+    PEER_LOST = "PeerLost"
+    OUT_OF_MEMORY = "OutOfMemory"
+    KILLED = "Killed"
+
+
+TIME_BUCKETS = (
+    "startup",  # process start to rendezvous: imports, reading the data folder, building the model
+    "rendezvous",  # waiting for the other nodes
+    "compile",  # torch.compile
+    "dataWait",  # the step waited for the loader
+    "compute",  # forward, backward, optimizer
+    "communication",  # gradient all-reduce that compute did not hide
+    "evaluation",
+    "checkpoint",  # saving
+    "restore",  # loading a checkpoint
+    "other",
+)
+"""Buckets of a trainer's wall clock, in seconds; they sum to the process's life."""
+
+MAX_MESSAGE_BYTES = 3500  # kubelet cuts at 4096 bytes, which would break the JSON
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class Metric(Model):
+    """One measured value."""
+
+    name: Annotated[str, Field(max_length=63, description="Metric, as `val/top1`.")]
+    value: Annotated[str, Field(max_length=24, description="Value as a decimal string.")]
+
+
+class Best(Model):
+    """The best value so far of the metric that checkpoints and the exported model are chosen by."""
+
+    metric: Annotated[str, Field(max_length=63, description="Metric, as `val/top1`.")]
+    value: Annotated[str, Field(max_length=24, description="Value as a decimal string.")]
+    epoch: Annotated[int, Field(ge=0, description="Epoch that gave it, counted from 1.")]
+
+
+class Artifact(Model):
+    """A file that the run left behind."""
+
+    path: Annotated[str, Field(max_length=512, description="Path relative to the run's folder.")]
+    sha256: Annotated[str | None, Field(max_length=64)] = None
+
+
+class TerminationMessage(Model):
+    """Written by each node's launcher when it ends; JSON of at most MAX_MESSAGE_BYTES."""
+
+    version: int = 1
+    reason: Reason
+    exit_code: int
+    rank: int | None = None
+    """Global rank of the process that ended first, where one failed."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs finished."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps done, over all attempts."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of the whole schedule."""
+    images_per_second: str | None = None
+    metrics: Annotated[list[Metric], Field(max_length=16)] = []
+    best: Best | None = None
+    checkpoint: Artifact | None = None
+    checkpoint_step: int | None = None
+    model: Artifact | None = None
+    time: dict[str, float] = {}
+    """Seconds in each of TIME_BUCKETS, of this attempt."""
+    error: Text | None = None
+    """Class and first line of the error."""
+    log_tail: Text | None = None
+
+    def encode(self) -> str:
+        """JSON of at most MAX_MESSAGE_BYTES: the log's tail goes first, then metrics, then the error's end."""
+        message = self
+        for smaller in ({}, {"log_tail": None}, {"metrics": []}, {"error": (self.error or "")[:200]}):
+            message = message.model_copy(update=smaller)
+            text = json.dumps(message.to_wire(), separators=(",", ":"), ensure_ascii=True)
+            if len(text) <= MAX_MESSAGE_BYTES:
+                return text
+        raise ValueError(f"a termination message of {len(text)} bytes cannot be made to fit")
+
+    @classmethod
+    def decode(cls, text: str | None) -> Self | None:
+        """The message in a pod's status, or None where the container wrote something else (its log's tail, say)."""
+        try:
+            return cls.model_validate_json(text or "", strict=False)
+        except ValidationError:
+            return None

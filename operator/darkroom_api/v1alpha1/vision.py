@@ -1,0 +1,332 @@
+"""What the built-in vision trainer reads: `spec.vision` of a TrainingJob, and the file that runs it anywhere."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
+
+
+class Task(StrEnum):
+    """What is learned from the images."""
+
+    CLASSIFICATION = "Classification"
+
+
+class DataFormat(StrEnum):
+    """How images and labels lie in the folder."""
+
+    IMAGE_FOLDER = "ImageFolder"
+
+
+class Split(Model):
+    """Random split of one folder of classes, the same for the same seed on any machine."""
+
+    rules = (
+        Rule(
+            cel="double(self.train) + double(self.val) + double(self.test) <= 1.000001",
+            message="train, val and test must not add up to more than 1",
+            holds=lambda s: float(s.train) + float(s.val) + float(s.test) <= 1.000001,
+        ),
+        Rule(
+            cel="double(self.train) > 0.0 && double(self.val) > 0.0",
+            message="train and val must be greater than 0",
+            holds=lambda s: float(s.train) > 0.0 and float(s.val) > 0.0,
+        ),
+    )
+    train: Annotated[Fraction, Field(description="Share of each class to train on.")] = "0.8"
+    val: Annotated[Fraction, Field(description="Share to choose the best epoch by.")] = "0.1"
+    test: Annotated[Fraction, Field(description="Share to measure the chosen model once, at the end.")] = "0.1"
+    seed: Annotated[int, Field(ge=0, le=2147483647, description="Seed of the shuffle.")] = 0
+
+
+class Data(Model):
+    """Where the images are, and how they are divided."""
+
+    claim: Annotated[
+        ClaimName, Field(description="PersistentVolumeClaim with the images; it is mounted read-only.")
+    ]
+    path: Annotated[VolumePath, Field(description="Folder of the data set inside the claim.")] = "/"
+    format: Annotated[
+        DataFormat,
+        Field(
+            description="ImageFolder: one folder per class with PNG or JPEG files in it, either below `path` itself "
+            "(then `split` divides it) or below `train`, `val` and optionally `test` folders in `path`."
+        ),
+    ] = DataFormat.IMAGE_FOLDER
+    split: Annotated[
+        Split | None,
+        Field(
+            description="How to divide one folder of classes. Absent: the folders `train`, `val` and `test` are used if "
+            "there is one named `train`, otherwise 80/10/10 with seed 0."
+        ),
+    ] = None
+    max_corrupt_fraction: Annotated[
+        Fraction,
+        Field(description="Share of unreadable images that is skipped; beyond it the job fails and names the files."),
+    ] = "0.01"
+
+
+class Weights(Model):
+    """A file of pretrained weights; nothing is ever downloaded."""
+
+    claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the file; it is mounted read-only.")]
+    path: Annotated[VolumePath, Field(description="The file inside the claim: .safetensors, .pt or .pth.")]
+    sha256: Annotated[
+        Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")
+    ] = None
+
+
+class Stem(StrEnum):
+    """First layers of a ResNet."""
+
+    STANDARD = "Standard"
+    SMALL_IMAGE = "SmallImage"
+
+
+class Architecture(Model):
+    """The network."""
+
+    rules = (
+        Rule(
+            cel="self.stem == 'Standard' || self.architecture.matches('^(wide_)?resne(x)?t')",
+            message="stem SmallImage is for the ResNet family",
+            holds=lambda m: m.stem == "Standard" or ARCHITECTURES[m.architecture].family == "ResNet",
+            field="stem",
+        ),
+    )
+    architecture: Annotated[
+        str,
+        WithJsonSchema({"type": "string", "enum": sorted(ARCHITECTURES)}),
+        Field(description="Architecture by its torchvision name."),
+    ]
+    weights: Annotated[
+        Weights | None,
+        Field(description="Pretrained weights to start from. The head is replaced if its class count differs."),
+    ] = None
+    stem: Annotated[
+        Stem,
+        Field(
+            description="SmallImage replaces the 7x7/2 convolution and the max-pool of a ResNet by a 3x3/1 convolution, "
+            "which keeps the detail of images of 64 px and less."
+        ),
+    ] = Stem.STANDARD
+
+
+class Crop(StrEnum):
+    """How a training image is brought to `imageSize`."""
+
+    RANDOM_RESIZED = "RandomResized"
+    RANDOM_PAD = "RandomPad"
+    CENTER = "Center"
+
+
+class RandAugment(Model):
+    """RandAugment (Cubuk et al., 2020)."""
+
+    operations: Annotated[int, Field(ge=1, le=8, description="Operations applied to each image.")] = 2
+    magnitude: Annotated[int, Field(ge=0, le=30, description="Strength of each, of 30.")] = 9
+
+
+class Augmentation(Model):
+    """Random changes to training images; evaluation never sees them."""
+
+    crop: Annotated[
+        Crop,
+        Field(
+            description="RandomResized: a random area resized to imageSize. RandomPad: resized, padded by an eighth, and a "
+            "random square cut out. Center: as in evaluation."
+        ),
+    ] = Crop.RANDOM_RESIZED
+    min_scale: Annotated[Fraction, Field(description="Smallest area of RandomResized.")] = "0.35"
+    horizontal_flip: Annotated[
+        Fraction, Field(description="Probability of a mirror image. 0 where left and right matter, as in digits.")
+    ] = "0.5"
+    rand_augment: Annotated[RandAugment | None, Field(description="RandAugment; absent: off.")] = None
+    mixup: Annotated[Decimal, Field(description="Alpha of MixUp; 0: off.")] = "0"
+    cutmix: Annotated[Decimal, Field(description="Alpha of CutMix; 0: off. With both, each batch draws one.")] = "0"
+    erasing: Annotated[Fraction, Field(description="Probability of random erasing.")] = "0"
+
+
+Channel = Annotated[list[Decimal], Field(min_length=3, max_length=3)]
+
+
+class Normalization(Model):
+    """Per-channel standardisation of RGB values in 0..1."""
+
+    mean: Annotated[Channel, Field(description="Mean of R, G, B.")] = ["0.485", "0.456", "0.406"]
+    std: Annotated[Channel, Field(description="Standard deviation of R, G, B.")] = ["0.229", "0.224", "0.225"]
+
+
+class OptimizerName(StrEnum):
+    """Optimizers, by their torch names."""
+
+    SGD = "SGD"
+    ADAMW = "AdamW"
+
+
+class Optimizer(Model):
+    """How a gradient becomes a step. Norm layers and biases get no weight decay."""
+
+    name: Annotated[OptimizerName, Field(description="Optimizer.")] = OptimizerName.SGD
+    learning_rate: Annotated[
+        Decimal, Field(description="Peak learning rate, for the global `batchSize` as it stands.")
+    ] = "0.1"
+    momentum: Annotated[Fraction, Field(description="Momentum of SGD (Nesterov), first beta of AdamW.")] = "0.9"
+    weight_decay: Annotated[Decimal, Field(description="Weight decay.")] = "0.0001"
+    clip_norm: Annotated[
+        Decimal | None, Field(description="Gradients are scaled down to this norm at most; absent: off.")
+    ] = None
+
+
+class Decay(StrEnum):
+    """Shape of the learning rate after the warm-up."""
+
+    COSINE = "Cosine"
+    LINEAR = "Linear"
+    STEP = "Step"
+
+
+class Schedule(Model):
+    """How long, and how the learning rate goes. Cosine and Linear end at zero."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000, description="Passes over the training images.")] = 30
+    warmup_epochs: Annotated[
+        Decimal, Field(description="Epochs in which the learning rate rises linearly from zero.")
+    ] = "1"
+    decay: Annotated[Decay, Field(description="Shape of the decay.")] = Decay.COSINE
+    step_epochs: Annotated[int, Field(ge=1, le=10000, description="Step: epochs between two drops.")] = 30
+    step_factor: Annotated[Fraction, Field(description="Step: factor of each drop.")] = "0.1"
+    label_smoothing: Annotated[Fraction, Field(description="Label smoothing of the loss.")] = "0"
+
+
+class Ema(Model):
+    """Exponential moving average of the weights; it is what is evaluated and exported."""
+
+    decay: Annotated[
+        Fraction,
+        Field(description="Decay per step at a global batch of 1024 images; it is rescaled to the batch in use."),
+    ] = "0.999"
+
+
+class Precision(StrEnum):
+    """Number format of the forward pass."""
+
+    AUTO = "Auto"
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+
+
+class MemoryFormat(StrEnum):
+    """Layout of image tensors."""
+
+    AUTO = "Auto"
+    CONTIGUOUS = "Contiguous"
+    CHANNELS_LAST = "ChannelsLast"
+
+
+def _fits(vision: "Vision") -> bool:
+    needs = ARCHITECTURES[vision.model.architecture]
+    return vision.image_size >= needs.min_size and vision.image_size % needs.multiple_of == 0
+
+
+def _size_rule() -> Rule:
+    """One CEL rule for all architectures, the ones of equal needs together."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, needs in ARCHITECTURES.items():
+        groups.setdefault((needs.min_size, needs.multiple_of), []).append(name)
+    parts = [
+        f"(!(self.model.architecture in {sorted(names)}) || "
+        f"(self.imageSize >= {size} && self.imageSize % {multiple} == 0))"
+        for (size, multiple), names in sorted(groups.items())
+    ]
+    return Rule(
+        cel=" && ".join(parts),
+        message="imageSize is too small for the architecture, or not a multiple of its patch size "
+        "(AlexNet: at least 63, Inception v3: at least 75, ViT: a multiple of its patch, MaxViT: of 224, the rest: 32)",
+        holds=_fits,
+        field="imageSize",
+    )
+
+
+class Vision(Model):
+    """Training with the built-in trainer: declare the data, the network and the recipe; no code."""
+
+    rules = (
+        _size_rule(),
+        Rule(
+            cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
+            message="microBatchSize must not be greater than batchSize",
+            holds=lambda v: v.micro_batch_size is None or v.micro_batch_size <= v.batch_size,
+            field="microBatchSize",
+        ),
+    )
+    task: Annotated[Task, Field(description="What is learned.")] = Task.CLASSIFICATION
+    data: Annotated[Data, Field(description="The images.")]
+    model: Annotated[Architecture, Field(description="The network.")]
+    image_size: Annotated[
+        int, Field(ge=16, le=2048, description="Height and width that the network sees, in pixels.")
+    ] = 224
+    batch_size: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=65536,
+            description="Global batch: images per optimizer step over all processes. It stays the same on any number of them.",
+        ),
+    ] = 64
+    micro_batch_size: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=65536,
+            description="Most images that one process takes at once; the rest is accumulated. Absent: batchSize over processes.",
+        ),
+    ] = None
+    augmentation: Annotated[Augmentation, Field(description="Random changes to training images.")] = Augmentation()
+    normalization: Annotated[Normalization, Field(description="Default: ImageNet's.")] = Normalization()
+    optimizer: Annotated[Optimizer, Field(description="How a gradient becomes a step.")] = Optimizer()
+    schedule: Annotated[Schedule, Field(description="How long, and how the learning rate goes.")] = Schedule()
+    ema: Annotated[Ema | None, Field(description="Moving average of the weights; absent: off.")] = None
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Auto: bfloat16 on a GPU that has it, else float16 with loss scaling on a GPU, else float32."
+        ),
+    ] = Precision.AUTO
+    memory_format: Annotated[
+        MemoryFormat, Field(description="Auto: channels-last for convolutional networks on a GPU.")
+    ] = MemoryFormat.AUTO
+    workers: Annotated[
+        int | Literal["Auto"],
+        WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^Auto$", "maxLength": 4}),
+        Field(
+            description="Loader processes per training process, 0 to 64. Auto: from the pod's CPU limit, not the node's CPUs."
+        ),
+    ] = "Auto"
+    seed: Annotated[int, Field(ge=0, le=2147483647, description="Seed of weights, order and augmentation.")] = 0
+    deterministic: Annotated[
+        bool, Field(description="Only deterministic kernels: the same bits every time, at some cost.")
+    ] = False
+
+
+class CheckpointPolicy(Model):
+    """When to save, and how many to keep."""
+
+    every_seconds: Annotated[
+        int, Field(ge=1, le=86400, description="Seconds between two checkpoints. One more is written at the end of training.")
+    ] = 300
+    keep: Annotated[int, Field(ge=1, le=100, description="Newest checkpoints to keep; the best is kept besides.")] = 2
+
+
+class TrainerConfig(Model):
+    """Everything that `python -m darkroom_trainer train CONFIG.json` needs: the operator writes it, or you do."""
+
+    vision: Vision
+    data_dir: Annotated[str, Field(description="Where the data claim is; `vision.data.path` is below it.")]
+    weights_dir: Annotated[str | None, Field(description="Where the weights claim is.")] = None
+    run_dir: Annotated[str, Field(description="Folder for metrics.jsonl, checkpoints/ and model/.")]
+    checkpoint: CheckpointPolicy = CheckpointPolicy()

@@ -1,0 +1,1 @@
+"""The operator: reconciles TrainingJobs into Jobs, Services and an honest status."""

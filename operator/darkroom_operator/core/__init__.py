@@ -1,0 +1,1 @@
+"""The pure core: every decision, no IO. Time, randomness and environment are arguments."""

@@ -1,0 +1,81 @@
+"""What the core and the shell hand each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Body = Mapping[str, Any]
+"""A Kubernetes object as the API server's JSON says it."""
+
+
+@dataclass(frozen=True)
+class Children:
+    """Everything in the cluster that belongs to one TrainingJob, from the caches."""
+
+    jobs: tuple[Body, ...] = ()
+    pods: tuple[Body, ...] = ()
+    """Pods that exist, and pods seen to go less than ten minutes ago (`departed`), with their last status."""
+    services: tuple[Body, ...] = ()
+    departed: frozenset[str] = frozenset()
+    """UIDs of those in `pods` that no longer exist."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """An events.k8s.io/v1 Event about the TrainingJob; sent only after the status is stored."""
+
+    type: str  # Normal | Warning
+    reason: str
+    note: str
+    action: str = "Reconcile"
+
+
+@dataclass(frozen=True)
+class Delete:
+    """An object to delete; the UID is a precondition, so that a namesake is never hit."""
+
+    kind: str  # TrainingJob | Job | Service
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about one TrainingJob, in this order: create, apply, delete, status, events.
+
+    create: objects that are made once and then left alone (Jobs): "already exists" is success if it is owned by us.
+    apply: objects kept as desired by server-side apply (Services).
+    status: the whole desired status; the shell writes it only when it differs.
+    requeue_after: seconds until time alone changes the plan.
+    """
+
+    create: tuple[Body, ...] = ()
+    apply: tuple[Body, ...] = ()
+    delete: tuple[Delete, ...] = ()
+    status: Body | None = None
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The API server's no to one of our writes."""
+
+    kind: str
+    name: str
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that `plan` may look at."""
+
+    body: Body
+    children: Children
+    now: datetime
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    """Profile by name (core/profile.py)."""
+    refusal: Refusal | None = None
+    """What the API server answered to the last try, until a try succeeds."""

@@ -1,0 +1,1 @@
+"""The thin shell: watches, writes, measures. It decides nothing."""

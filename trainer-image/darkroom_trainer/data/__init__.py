@@ -1,0 +1,1 @@
+"""From files on a volume to batches on a device."""

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, WithJsonSchema
 
 from darkroom_api import names
-from darkroom_api.report import Best, Metric
 from darkroom_api.v1alpha1.common import ClaimName, DnsLabel, Model, Quantity, Rule, VolumePath, whole_number
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 

@@ -1,0 +1,164 @@
+"""Models to CustomResourceDefinitions: structural schemas with CEL rules, descriptions and printer columns.
+
+What Kubernetes accepts is a subset of OpenAPI v3: no $ref, no null, no const; "structural" as the documentation of
+apiextensions.k8s.io/v1 defines it.
+"""
+
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from darkroom_api import names
+from darkroom_api.v1alpha1.common import Model, Rule
+from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec
+from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+
+Schema = dict[str, Any]
+
+_KEPT = frozenset(
+    """default description enum format maxItems maxLength maxProperties maximum minItems minLength minProperties minimum
+    pattern type x-kubernetes-int-or-string x-kubernetes-list-type x-kubernetes-list-map-keys""".split()
+)
+
+COLUMNS = (
+    ("State", "string", ".status.state", 0, "What the job does now"),
+    ("Nodes", "string", ".status.nodes", 0, "Running pods of those wanted"),
+    ("Progress", "integer", ".status.progress.percent", 0, "Percent of the steps done"),
+    ("Metric", "string", ".status.best.value", 0, "Best value of the metric that the model is chosen by"),
+    ("ETA", "integer", ".status.progress.etaSeconds", 0, "Seconds to the end"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation"),
+    ("Attempt", "integer", ".status.attempt", 1, "Number of the newest attempt"),
+    ("Restarts", "integer", ".status.restarts", 1, "Attempts that spent maxRestarts"),
+    ("Profile", "string", ".spec.profile", 1, "Profile of the platform team"),
+    ("Architecture", "string", ".spec.vision.model.architecture", 1, "Network"),
+    ("Cost", "string", ".status.cost", 1, "Price of all attempts"),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1, "Why it is in this state"),
+)
+
+
+def training_job_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of TrainingJob."""
+    return _crd(
+        kind="TrainingJob",
+        plural="trainingjobs",
+        short="tj",
+        description="A training of a computer-vision model on one or more pods.",
+        spec=TrainingJobSpec,
+        status=TrainingJobStatus,
+    )
+
+
+def _crd(
+    *, kind: str, plural: str, short: str, description: str, spec: type[Model], status: type[Model]
+) -> dict[str, Any]:
+    schema = {
+        "description": description,
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(spec),
+            "status": structural(status),
+        },
+        "x-kubernetes-validations": [NAME_RULE.as_schema()],
+    }
+    version = {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [
+            {"name": name, "type": kind_, "jsonPath": path, "priority": priority, "description": text}
+            for name, kind_, path, priority, text in COLUMNS
+        ],
+        "schema": {"openAPIV3Schema": schema},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
+                "categories": ["darkroom"],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def structural(model: type[BaseModel]) -> Schema:
+    """A model's structural schema, references resolved and rules added."""
+    whole = model.model_json_schema(by_alias=True)
+    models = {m.__name__: m for m in _models(model)}
+    return _convert(whole, whole.get("$defs", {}), models, model)
+
+
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The model and every model below it."""
+    yield model
+    for field in model.model_fields.values():
+        for inner in _leaves(field.annotation):
+            if inspect.isclass(inner) and issubclass(inner, BaseModel):
+                yield from _models(inner)
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _leaves(argument)
+
+
+def _convert(node: Schema, defs: Schema, models: dict[str, type[BaseModel]], model: type[BaseModel] | None) -> Schema:
+    node, model = _resolve(node, defs, models, model)
+    out = {key: value for key, value in node.items() if key in _KEPT and value is not None}
+    if isinstance(out.get("default"), dict):
+        out["default"] = {}  # the fields below have defaults of their own
+    if "const" in node:
+        out["enum"] = [node["const"]]
+    if "properties" in node:
+        out["properties"] = {key: _convert(value, defs, models, None) for key, value in node["properties"].items()}
+        if required := node.get("required"):
+            out["required"] = sorted(required)
+    if "items" in node:
+        out["items"] = _convert(node["items"], defs, models, None)
+    if isinstance(extra := node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _convert(extra, defs, models, None)
+    if rules := _rules(model):
+        out["x-kubernetes-validations"] = [rule.as_schema() for rule in rules]
+    if "description" in out:
+        out["description"] = " ".join(out["description"].split())
+    return out
+
+
+def _resolve(
+    node: Schema, defs: Schema, models: dict[str, type[BaseModel]], model: type[BaseModel] | None
+) -> tuple[Schema, type[BaseModel] | None]:
+    """Follow $ref, and turn "x or null" into an optional x; what the field says wins over what its type says."""
+    if "anyOf" in node:
+        (real,) = [choice for choice in node["anyOf"] if choice.get("type") != "null"]
+        node = real | {key: value for key, value in node.items() if key != "anyOf"}
+    if "$ref" in node:
+        name = node["$ref"].rsplit("/", 1)[1]
+        target, model = defs[name], models.get(name)
+        node = target | {key: value for key, value in node.items() if key != "$ref"}
+    return node, model
+
+
+def _rules(model: type[BaseModel] | None) -> tuple[Rule, ...]:
+    if model is None or not issubclass(model, Model):
+        return ()
+    return (*model.rules, *getattr(model, "transitions", ()))

@@ -1,0 +1,270 @@
+"""Desired children of a TrainingJob: one pure function per object."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom_api import names
+from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
+from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
+
+from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
+from darkroom_operator.core.training_job.torchrun import torchrun_env
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The TrainingJob that the children belong to."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+def job_name(owner: Owner, attempt: int) -> str:
+    """Name of an attempt's Job: new for each, so that a late pod of an old one is never taken for rank 0 of the new."""
+    return f"{owner.name}-{attempt}"
+
+
+def service_name(owner: Owner) -> str:
+    """Name of the headless Service; with a prefix, because a user may well have a Service of the job's name."""
+    return f"darkroom-{owner.name}"
+
+
+def run_folder(owner: Owner, spec: TrainingJobSpec) -> str:
+    """The run's folder inside the checkpoint claim; the UID keeps a new job of an old name from resuming the old one."""
+    base = spec.checkpoint.path.rstrip("/") if spec.checkpoint else ""
+    return f"{base}/{owner.name}-{owner.uid[:8]}"
+
+
+def processes_per_node(spec: TrainingJobSpec, profile: Profile) -> int:
+    """Training processes of one pod."""
+    if isinstance(spec.num_proc_per_node, int):
+        return spec.num_proc_per_node
+    return max(1, profile.accelerators_in(profile.resources_for(spec.resources_per_node)))
+
+
+def image_of(spec: TrainingJobSpec, profile: Profile) -> str | None:
+    """The image that will run, if there is one."""
+    return spec.container.image if spec.container else profile.image
+
+
+def service(owner: Owner, spec: TrainingJobSpec) -> Object:
+    """Gives every pod a name before it is ready: rank 0 must resolve while all still wait for it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(owner, service_name(owner), _labels(owner, spec)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.LABEL_JOB: owner.name, names.LABEL_JOB_UID: owner.uid},
+        },
+    }
+
+
+def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
+    """One attempt: an Indexed Job whose first failed pod ends the whole gang (backoffLimit 0)."""
+    labels = _labels(owner, spec) | {names.LABEL_ATTEMPT: str(attempt)}
+    pod = _pod_spec(owner, spec, profile, attempt=attempt)
+    template_meta: Object = {"labels": labels}
+    if profile.annotations:
+        template_meta["annotations"] = dict(profile.annotations)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(owner, job_name(owner, attempt), labels),
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": spec.num_nodes,
+            "parallelism": spec.num_nodes,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "template": {"metadata": template_meta, "spec": pod},
+        },
+    }
+
+
+def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:
+    reference = {
+        "apiVersion": names.API_VERSION,
+        "kind": "TrainingJob",
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {"name": name, "namespace": owner.namespace, "labels": labels, "ownerReferences": [reference]}
+
+
+def _labels(owner: Owner, spec: TrainingJobSpec) -> dict[str, str]:
+    return {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_JOB: owner.name,
+        names.LABEL_JOB_UID: owner.uid,
+        names.LABEL_PROFILE: spec.profile,
+    }
+
+
+def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
+    identity = profile.security_context
+    pod: Object = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": profile.termination_grace_period_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": identity.run_as_user,
+            "runAsGroup": identity.run_as_group,
+            "fsGroup": identity.fs_group,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(owner, spec, profile, attempt=attempt)],
+        "volumes": _volumes(spec, profile),
+    }
+    if identity.supplemental_groups:
+        pod["securityContext"]["supplementalGroups"] = list(identity.supplemental_groups)
+    if spec.num_nodes > 1:
+        pod["subdomain"] = service_name(owner)
+    optional: Object = {
+        "serviceAccountName": profile.service_account_name,
+        "priorityClassName": profile.priority_class_name,
+        "schedulerName": profile.scheduler_name,
+        "runtimeClassName": profile.runtime_class_name,
+        "nodeSelector": dict(profile.node_selector),
+        "tolerations": [toleration.to_wire() for toleration in profile.tolerations],
+        "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
+    }
+    return pod | {key: value for key, value in optional.items() if value}
+
+
+def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
+    resources = profile.resources_for(spec.resources_per_node)
+    container: Object = {
+        "name": MAIN_CONTAINER,
+        "image": image_of(spec, profile),
+        "imagePullPolicy": profile.image_pull_policy,
+        "env": _env(owner, spec, profile, attempt=attempt),
+        "volumeMounts": _mounts(spec),
+        "resources": {"requests": resources, "limits": resources},
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": spec.vision is not None,
+        },
+    }
+    if spec.container:
+        given = {"command": spec.container.command, "args": spec.container.args}
+        container |= {key: list(value) for key, value in given.items() if value}
+    else:
+        container["args"] = ["train"]
+    return container
+
+
+def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> list[Object]:
+    host = f"{job_name(owner, attempt)}-0.{service_name(owner)}" if spec.num_nodes > 1 else "localhost"
+    processes = processes_per_node(spec, profile)
+    fixed = {
+        names.ENV_JOB: owner.name,
+        names.ENV_NAMESPACE: owner.namespace,
+        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_RUN_DIR: names.RUNS_DIR + run_folder(owner, spec),
+        names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
+        "HOME": "/tmp",  # noqa: S108 - the root file system is read-only; /tmp is a volume of the pod's own
+    }
+    env: list[Object] = [item.to_wire() for item in profile.env]
+    env += [{"name": name, "value": value} for name, value in fixed.items()]
+    env += [
+        {"name": names.ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {
+            "name": names.ENV_CPU_LIMIT,
+            "valueFrom": {"resourceFieldRef": {"containerName": MAIN_CONTAINER, "resource": "limits.cpu"}},
+        },
+    ]
+    env += torchrun_env(spec, host=host, processes=processes, run_id=f"{owner.uid}-{attempt}")
+    if spec.vision:
+        env.append({"name": names.ENV_CONFIG, "value": json.dumps(trainer_config(owner, spec).to_wire())})
+    if spec.container and spec.container.env:
+        env += [item.to_wire() for item in spec.container.env]
+    return list({item["name"]: item for item in env}.values())  # the last of a name wins, each appears once
+
+
+def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:
+    """What the built-in trainer reads."""
+    if spec.vision is None:
+        raise ValueError("a job with a container of its own has no trainer config")
+    saved = spec.checkpoint
+    return TrainerConfig(
+        vision=spec.vision,
+        data_dir=names.DATA_DIR,
+        weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
+        run_dir=names.RUNS_DIR + run_folder(owner, spec),
+        checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep) if saved else CheckpointPolicy(),
+    )
+
+
+def _claims(spec: TrainingJobSpec) -> dict[str, bool]:
+    """Claims of the job, and whether every use of each is read-only."""
+    uses: list[tuple[str, bool]] = []
+    if spec.vision:
+        uses.append((spec.vision.data.claim, True))
+        if spec.vision.model.weights:
+            uses.append((spec.vision.model.weights.claim, True))
+    for mount in (spec.container.mounts if spec.container else None) or []:
+        uses.append((mount.claim, mount.read_only))
+    if spec.checkpoint:
+        uses.append((spec.checkpoint.claim, False))
+    claims: dict[str, bool] = {}
+    for claim, read_only in uses:
+        claims[claim] = claims.get(claim, True) and read_only
+    return claims
+
+
+def _volume_name(spec: TrainingJobSpec, claim: str) -> str:
+    return f"claim-{list(_claims(spec)).index(claim)}"
+
+
+def _volumes(spec: TrainingJobSpec, profile: Profile) -> list[Object]:
+    memory: Object = {"medium": "Memory"}
+    if profile.shared_memory is not None:
+        memory["sizeLimit"] = str(profile.shared_memory)
+    volumes: list[Object] = [{"name": "shm", "emptyDir": memory}, {"name": "tmp", "emptyDir": {}}]
+    if not spec.checkpoint:
+        volumes.append({"name": "runs", "emptyDir": {}})
+    for claim, read_only in _claims(spec).items():
+        source: Object = {"claimName": claim} | ({"readOnly": True} if read_only else {})
+        volumes.append({"name": _volume_name(spec, claim), "persistentVolumeClaim": source})
+    return volumes
+
+
+def _mounts(spec: TrainingJobSpec) -> list[Object]:
+    mounts: list[Object] = [
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - 64 MB by default, too little for loader workers
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+    ]
+    runs = _volume_name(spec, spec.checkpoint.claim) if spec.checkpoint else "runs"
+    mounts.append({"name": runs, "mountPath": names.RUNS_DIR})
+    if spec.vision:
+        mounts += _vision_mounts(spec, spec.vision)
+    return mounts + _container_mounts(spec, spec.container)
+
+
+def _vision_mounts(spec: TrainingJobSpec, vision: Vision) -> list[Object]:
+    mounts = [{"name": _volume_name(spec, vision.data.claim), "mountPath": names.DATA_DIR, "readOnly": True}]
+    if weights := vision.model.weights:
+        mounts.append({"name": _volume_name(spec, weights.claim), "mountPath": names.WEIGHTS_DIR, "readOnly": True})
+    return mounts
+
+
+def _container_mounts(spec: TrainingJobSpec, container: Container | None) -> list[Object]:
+    return [
+        {"name": _volume_name(spec, m.claim), "mountPath": m.mount_path} | ({"readOnly": True} if m.read_only else {})
+        for m in (container.mounts if container else None) or []
+    ]

@@ -1,0 +1,252 @@
+"""Gather: raw objects of the API server to the few facts that decisions look at."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from darkroom_api import names
+from darkroom_api.report import TerminationMessage
+from darkroom_api.v1alpha1.training_job import TrainingJobSpec
+from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+from pydantic import ValidationError
+
+from darkroom_operator.core.conditions import parse_time
+from darkroom_operator.core.profile import Profile, describe_errors
+from darkroom_operator.core.types import Body, Facts, Refusal
+
+MAIN_CONTAINER = "trainer"
+
+
+@dataclass(frozen=True)
+class Terminated:
+    """How a pod's container ended."""
+
+    exit_code: int
+    reason: str
+    text: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def report(self) -> TerminationMessage | None:
+        """What the trainer said, if it speaks the protocol."""
+        return TerminationMessage.decode(self.text)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One node of an attempt."""
+
+    name: str
+    uid: str
+    attempt: int
+    index: int
+    phase: str
+    created_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    node: str | None = None
+    deleting: bool = False
+    departed: bool = False
+    disrupted: str | None = None
+    """Message of the condition DisruptionTarget."""
+    unschedulable: str | None = None
+    """The scheduler's message."""
+    waiting: tuple[str, str] | None = None
+    """Reason and message of a container that cannot start."""
+    terminated: Terminated | None = None
+
+    @property
+    def live(self) -> bool:
+        """Holds, or may yet hold, its resources."""
+        return not self.departed and self.phase not in ("Succeeded", "Failed")
+
+    @property
+    def up(self) -> bool:
+        """Runs, or has run to its end."""
+        return (self.phase == "Running" and self.started_at is not None) or self.phase == "Succeeded"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The batch/v1 Job of one attempt."""
+
+    name: str
+    uid: str
+    attempt: int
+    created_at: datetime
+    deleting: bool = False
+    failing: bool = False
+    """FailureTarget is set: the outcome is known, pods are still ending."""
+    ended: str | None = None
+    """`Complete` or `Failed`, once no pod is left."""
+    ended_at: datetime | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a decision about one TrainingJob may depend on."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    now: datetime
+    spec: TrainingJobSpec | None
+    problems: tuple[str, ...]
+    """Why `spec` is None."""
+    status: TrainingJobStatus
+    """As stored."""
+    jobs: Mapping[int, Job]
+    pods: tuple[Pod, ...]
+    services: tuple[Body, ...]
+    profile: Profile | None
+    profile_names: tuple[str, ...]
+    refusal: Refusal | None
+    deleting: bool = False
+
+    def pods_of(self, attempt: int) -> list[Pod]:
+        """Pods of an attempt by index, newest of each index last."""
+        return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.index)
+
+    @property
+    def live_pods(self) -> list[Pod]:
+        """Pods of any attempt that hold resources."""
+        return [pod for pod in self.pods if pod.live]
+
+
+def observe(facts: Facts) -> Observed:
+    """Facts in, the picture out. Never raises: what cannot be read becomes `problems`."""
+    meta = facts.body["metadata"]
+    spec, problems = _spec(facts.body.get("spec") or {})
+    uid = meta["uid"]
+    jobs = [_job(body) for body in facts.children.jobs if _belongs(body, uid)]
+    return Observed(
+        name=meta["name"],
+        namespace=meta["namespace"],
+        uid=uid,
+        generation=meta.get("generation", 1),
+        now=facts.now,
+        spec=spec,
+        problems=problems,
+        status=_status(facts.body.get("status") or {}),
+        jobs={job.attempt: job for job in jobs},
+        pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _belongs(p, uid)),
+        services=tuple(s for s in facts.children.services if _belongs(s, uid)),
+        profile=facts.profiles.get(spec.profile) if spec else None,
+        profile_names=tuple(sorted(facts.profiles)),
+        refusal=facts.refusal,
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def _belongs(body: Body, uid: str) -> bool:
+    """Ours by UID: an earlier job of the same name may still have children on their way out."""
+    return bool(body["metadata"].get("labels", {}).get(names.LABEL_JOB_UID) == uid)
+
+
+def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
+    try:
+        return TrainingJobSpec.model_validate_json(json.dumps(raw)), ()
+    except ValidationError as error:
+        return None, tuple(describe_errors(error, "spec"))
+
+
+def _status(raw: Mapping[str, Any]) -> TrainingJobStatus:
+    """The stored status. Fields of a newer version are passed over; a status that makes no sense counts as none."""
+    try:
+        return TrainingJobStatus.model_validate_json(json.dumps(raw), extra="ignore")
+    except ValidationError:
+        return TrainingJobStatus()
+
+
+def _attempt(body: Body) -> int:
+    return int(body["metadata"]["labels"].get(names.LABEL_ATTEMPT, 0))
+
+
+def _conditions(body: Body) -> dict[str, Mapping[str, Any]]:
+    found = (body.get("status") or {}).get("conditions") or []
+    return {condition["type"]: condition for condition in found if condition.get("status") == "True"}
+
+
+def _job(body: Body) -> Job:
+    meta, true = body["metadata"], _conditions(body)
+    ended = next((kind for kind in ("Complete", "Failed") if kind in true), None)
+    verdict = true.get(ended or "FailureTarget", {})
+    return Job(
+        name=meta["name"],
+        uid=meta["uid"],
+        attempt=_attempt(body),
+        created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+        deleting="deletionTimestamp" in meta,
+        failing="FailureTarget" in true,
+        ended=ended,
+        ended_at=parse_time(verdict.get("lastTransitionTime")) if ended else None,
+        reason=verdict.get("reason", ""),
+        message=verdict.get("message", ""),
+    )
+
+
+def _pod(body: Body, departed: frozenset[str]) -> Pod:
+    meta, status = body["metadata"], body.get("status") or {}
+    true = _conditions(body)
+    container = next((c for c in status.get("containerStatuses") or [] if c["name"] == MAIN_CONTAINER), {})
+    state = container.get("state") or {}
+    terminated = _terminated(state.get("terminated"))
+    running = state.get("running") or {}
+    return Pod(
+        name=meta["name"],
+        uid=meta["uid"],
+        attempt=_attempt(body),
+        index=int(meta.get("labels", {}).get("batch.kubernetes.io/job-completion-index", 0)),
+        phase=status.get("phase", "Pending"),
+        created_at=parse_time(meta.get("creationTimestamp")),
+        scheduled_at=parse_time(true.get("PodScheduled", {}).get("lastTransitionTime")),
+        started_at=parse_time(running.get("startedAt")) or (terminated.started_at if terminated else None),
+        node=(body.get("spec") or {}).get("nodeName"),
+        deleting="deletionTimestamp" in meta,
+        departed=meta["uid"] in departed,
+        disrupted=_disruption(true.get("DisruptionTarget"), status),
+        unschedulable=_unschedulable(status),
+        waiting=_waiting(state.get("waiting")),
+        terminated=terminated,
+    )
+
+
+def _disruption(condition: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str | None:
+    """Why the platform took the pod away; kubelet's own evictions say it in the pod's reason only."""
+    if condition:
+        return condition.get("message") or condition.get("reason") or "disrupted"
+    if status.get("reason") in ("Evicted", "NodeLost", "Shutdown", "NodeShutdown", "Preempting", "Terminated"):
+        return status.get("message") or str(status["reason"])
+    return None
+
+
+def _unschedulable(status: Mapping[str, Any]) -> str | None:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") in ("Unschedulable", "SchedulingGated"):
+            return condition.get("message") or condition["reason"]
+    return None
+
+
+def _waiting(state: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """A container that waits for something else than its turn."""
+    if not state or state.get("reason") in (None, "ContainerCreating", "PodInitializing"):
+        return None
+    return state["reason"], state.get("message", "")
+
+
+def _terminated(state: Mapping[str, Any] | None) -> Terminated | None:
+    if not state:
+        return None
+    return Terminated(
+        exit_code=state.get("exitCode", 1),
+        reason=state.get("reason", ""),
+        text=state.get("message", ""),
+        started_at=parse_time(state.get("startedAt")),
+        finished_at=parse_time(state.get("finishedAt")),
+    )

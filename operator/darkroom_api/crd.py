@@ -19,8 +19,11 @@ from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 Schema = dict[str, Any]
 
 _KEPT = frozenset(
-    """default description enum format maxItems maxLength maxProperties maximum minItems minLength minProperties minimum
-    pattern type x-kubernetes-int-or-string x-kubernetes-list-type x-kubernetes-list-map-keys""".split()
+    {
+        *("type", "format", "description", "default", "enum", "pattern", "minimum", "maximum"),
+        *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+        *("x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
+    }
 )
 
 COLUMNS = (

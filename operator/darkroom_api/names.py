@@ -65,7 +65,6 @@ REASON_PODS_NOT_CREATED = "PodsNotCreated"  # quota, pod security or a policy re
 REASON_RUNNING = "Running"  # every pod runs
 REASON_RESTARTING = "Restarting"  # waiting to start the next attempt
 REASON_SUSPENDED = "Suspended"  # spec.suspend
-REASON_RESUMED = "Resumed"  # spec.suspend was taken back
 REASON_COMPLETED = "Completed"  # the whole schedule ran
 REASON_TARGET_REACHED = "TargetReached"  # the target metric came early
 REASON_BUDGET_SPENT = "BudgetSpent"  # the schedule was bent to end inside the budget

@@ -100,6 +100,9 @@ class TerminationMessage(Model):
     best: Best | None = None
     checkpoint: Artifact | None = None
     checkpoint_step: int | None = None
+    """Step of the newest checkpoint on disk."""
+    resumed_step: int | None = None
+    """Step of the checkpoint that this attempt began from; None: it began at the beginning."""
     model: Artifact | None = None
     time: dict[str, float] = {}
     """Seconds in each of TIME_BUCKETS, of this attempt."""
@@ -110,8 +113,14 @@ class TerminationMessage(Model):
     def encode(self) -> str:
         """JSON of at most MAX_MESSAGE_BYTES: the log's tail goes first, then metrics, then the error's end."""
         message = self
-        for smaller in ({}, {"log_tail": None}, {"metrics": []}, {"error": (self.error or "")[:200]}):
-            message = message.model_copy(update=smaller)
+        cuts: tuple[dict[str, object], ...] = (
+            {},
+            {"log_tail": None},
+            {"metrics": []},
+            {"error": (self.error or "")[:200]},
+        )
+        for cut in cuts:
+            message = message.model_copy(update=cut)
             text = json.dumps(message.to_wire(), separators=(",", ":"), ensure_ascii=True)
             if len(text) <= MAX_MESSAGE_BYTES:
                 return text

@@ -56,9 +56,7 @@ DECIMAL = r"^[0-9]{1,9}(\.[0-9]{1,9})?(e-?[0-9]{1,2})?$"
 FRACTION = r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$"
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
-ClaimName = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-]
+ClaimName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """Name of a PersistentVolumeClaim in the job's own namespace."""
 VolumePath = Annotated[str, Field(max_length=1024, pattern=r"^/([^/.][^/]*(/[^/.][^/]*)*)?$")]
 """A path inside a volume: absolute there, without `.` or `..` segments, so it cannot leave the volume."""

@@ -35,9 +35,7 @@ class Rendezvous(StrEnum):
 class EnvVar(Model):
     """One environment variable."""
 
-    name: Annotated[
-        str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")
-    ]
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")]
     value: Annotated[str, Field(max_length=4096, description="Value.")] = ""
 
 
@@ -46,7 +44,8 @@ class Mount(Model):
 
     claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim in the job's namespace.")]
     mount_path: Annotated[
-        VolumePath, Field(min_length=2, description="Absolute path in the container; not below /darkroom, /dev or /tmp.")
+        VolumePath,
+        Field(min_length=2, description="Absolute path in the container; not below /darkroom, /dev or /tmp."),
     ]
     read_only: Annotated[bool, Field(description="Mounted read-only.")] = False
 
@@ -92,8 +91,12 @@ class Container(Model):
         Rule(
             cel="!has(self.mounts) || !self.mounts.exists(m, m.mountPath.matches('^/(darkroom|dev|tmp)(/|$)'))",
             message="mountPath must not be in /darkroom, /dev or /tmp",
-            holds=lambda c: not any(
-                m.mount_path == own or m.mount_path.startswith(own + "/") for m in c.mounts or [] for own in _OWN_DIRS
+            holds=lambda c: (
+                not any(
+                    m.mount_path == own or m.mount_path.startswith(own + "/")
+                    for m in c.mounts or []
+                    for own in _OWN_DIRS
+                )
             ),
             field="mounts",
         ),
@@ -149,14 +152,27 @@ class Restart(Model):
     """What happens after a failed attempt. Lost nodes, evictions and preemptions never spend a restart."""
 
     max_restarts: Annotated[
-        int, Field(ge=0, le=100, description="Failures of the training itself that are retried. May be changed while running.")
+        int,
+        Field(
+            ge=0, le=100, description="Failures of the training itself that are retried. May be changed while running."
+        ),
     ] = 3
     backoff_seconds: Annotated[
-        int, Field(ge=0, le=3600, description="Wait before the next attempt; doubles with each in a row, up to 10 minutes.")
+        int,
+        Field(ge=0, le=3600, description="Wait before the next attempt; doubles with each in a row, up to 10 minutes."),
     ] = 10
 
 
-_SHAPE = ("profile", "numNodes", "numProcPerNode", "resourcesPerNode", "rendezvous", "vision", "container", "checkpoint")
+_SHAPE = (
+    "profile",
+    "numNodes",
+    "numProcPerNode",
+    "resourcesPerNode",
+    "rendezvous",
+    "vision",
+    "container",
+    "checkpoint",
+)
 """Fields that shape a run: fixed once the job exists."""
 
 
@@ -247,7 +263,9 @@ class TrainingJobSpec(Model):
     ] = None
     checkpoint: Annotated[
         Checkpoint | None,
-        Field(description="Where to save. Absent: nothing outlives a pod, and every attempt starts from the beginning."),
+        Field(
+            description="Where to save. Absent: nothing outlives a pod, and every attempt starts from the beginning."
+        ),
     ] = None
     restart: Annotated[Restart, Field(description="What happens after a failed attempt.")] = Restart()
     suspend: Annotated[
@@ -259,7 +277,11 @@ class TrainingJobSpec(Model):
     ] = False
     active_deadline_seconds: Annotated[
         int | None,
-        Field(ge=1, le=31536000, description="Seconds of running, over all attempts, after which the job fails. May be changed."),
+        Field(
+            ge=1,
+            le=31536000,
+            description="Seconds of running, over all attempts, after which the job fails. May be changed.",
+        ),
     ] = None
     ttl_seconds_after_finished: Annotated[
         int | None,

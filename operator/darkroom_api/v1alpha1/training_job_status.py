@@ -80,7 +80,9 @@ class TimeSpent(Model):
     compile: Annotated[Seconds, Field(description="Compiling the network.")] = "0"
     data_wait: Annotated[Seconds, Field(description="The step waited for images.")] = "0"
     compute: Annotated[Seconds, Field(description="Forward, backward, optimizer.")] = "0"
-    communication: Annotated[Seconds, Field(description="Exchanging gradients, as far as compute did not hide it.")] = "0"
+    communication: Annotated[Seconds, Field(description="Exchanging gradients, as far as compute did not hide it.")] = (
+        "0"
+    )
     evaluation: Annotated[Seconds, Field(description="Measuring val and test.")] = "0"
     checkpoint: Annotated[Seconds, Field(description="Saving.")] = "0"
     restore: Annotated[Seconds, Field(description="Loading a checkpoint.")] = "0"
@@ -109,7 +111,9 @@ class Resolved(Model):
 class TrainingJobStatus(Model):
     """What happened so far. Written by the operator only."""
 
-    observed_generation: Annotated[int | None, Field(description="metadata.generation that this status speaks of.")] = None
+    observed_generation: Annotated[int | None, Field(description="metadata.generation that this status speaks of.")] = (
+        None
+    )
     conditions: Annotated[
         list[Condition] | None,
         Field(
@@ -121,25 +125,41 @@ class TrainingJobStatus(Model):
     ] = None
     state: Annotated[
         str | None,
-        Field(max_length=32, description="A word for people: Pending, Running, Restarting, Suspended, Stalled, Complete, Failed."),
+        Field(
+            max_length=32,
+            description="A word for people: Pending, Running, Restarting, Suspended, Stalled, Complete, Failed.",
+        ),
     ] = None
     finished: Annotated[
-        bool | None, Field(description="True once the job is Complete or Failed: `kubectl wait --for=jsonpath={.status.finished}=true`.")
+        bool | None,
+        Field(
+            description="True once the job is Complete or Failed: `kubectl wait --for=jsonpath={.status.finished}=true`."
+        ),
     ] = None
     nodes: Annotated[str | None, Field(max_length=16, description="Running pods of those wanted, as `1/2`.")] = None
     start_time: Annotated[Time | None, Field(description="When the first attempt was made.")] = None
     completion_time: Annotated[Time | None, Field(description="When the job finished.")] = None
     attempt: Annotated[int | None, Field(description="Number of the newest attempt.")] = None
     restarts: Annotated[int | None, Field(description="Attempts that spent maxRestarts.")] = None
-    disruptions: Annotated[int | None, Field(description="Attempts that were lost to the infrastructure; they are free.")] = None
-    active_seconds: Annotated[int | None, Field(description="Seconds of all finished attempts; the deadline counts them.")] = None
+    disruptions: Annotated[
+        int | None, Field(description="Attempts that were lost to the infrastructure; they are free.")
+    ] = None
+    active_seconds: Annotated[
+        int | None, Field(description="Seconds of all finished attempts; the deadline counts them.")
+    ] = None
     attempts: Annotated[list[Attempt] | None, Field(max_length=10, description="The last ten attempts.")] = None
     progress: Annotated[Progress | None, Field(description="How far the training is, as the trainer last said.")] = None
     best: Annotated[Best | None, Field(description="Best value of the metric that the model is chosen by.")] = None
-    time: Annotated[TimeSpent | None, Field(description="Where the time went, known at the end of each attempt.")] = None
+    time: Annotated[TimeSpent | None, Field(description="Where the time went, known at the end of each attempt.")] = (
+        None
+    )
     node_hours: Annotated[str | None, Field(max_length=24, description="Pod-hours over all attempts.")] = None
     gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours over all attempts.")] = None
-    cost: Annotated[str | None, Field(max_length=48, description="Price of all attempts by the profile, as `1.25 EUR`.")] = None
-    failure: Annotated[Failure | None, Field(description="The process that failed first in the last failed attempt.")] = None
+    cost: Annotated[
+        str | None, Field(max_length=48, description="Price of all attempts by the profile, as `1.25 EUR`.")
+    ] = None
+    failure: Annotated[
+        Failure | None, Field(description="The process that failed first in the last failed attempt.")
+    ] = None
     outputs: Annotated[Outputs | None, Field(description="What the run left on the checkpoint claim.")] = None
     resolved: Annotated[Resolved | None, Field(description="What names in the spec stood for.")] = None

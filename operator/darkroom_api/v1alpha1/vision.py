@@ -45,9 +45,7 @@ class Split(Model):
 class Data(Model):
     """Where the images are, and how they are divided."""
 
-    claim: Annotated[
-        ClaimName, Field(description="PersistentVolumeClaim with the images; it is mounted read-only.")
-    ]
+    claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the images; it is mounted read-only.")]
     path: Annotated[VolumePath, Field(description="Folder of the data set inside the claim.")] = "/"
     format: Annotated[
         DataFormat,
@@ -74,9 +72,9 @@ class Weights(Model):
 
     claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the file; it is mounted read-only.")]
     path: Annotated[VolumePath, Field(description="The file inside the claim: .safetensors, .pt or .pth.")]
-    sha256: Annotated[
-        Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")
-    ] = None
+    sha256: Annotated[Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")] = (
+        None
+    )
 
 
 class Stem(StrEnum):
@@ -317,7 +315,10 @@ class CheckpointPolicy(Model):
     """When to save, and how many to keep."""
 
     every_seconds: Annotated[
-        int, Field(ge=1, le=86400, description="Seconds between two checkpoints. One more is written at the end of training.")
+        int,
+        Field(
+            ge=1, le=86400, description="Seconds between two checkpoints. One more is written at the end of training."
+        ),
     ] = 300
     keep: Annotated[int, Field(ge=1, le=100, description="Newest checkpoints to keep; the best is kept besides.")] = 2
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from darkroom_api.v1alpha1.training_job_status import Condition
 
@@ -25,7 +26,7 @@ def conditions(
 
 
 def _condition(kind: str, stand: Stand, old: Condition | None, generation: int, now: datetime) -> Condition:
-    status = "True" if stand.status else "False"
+    status: Literal["True", "False"] = "True" if stand.status else "False"
     return Condition(
         type=kind,
         status=status,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from darkroom_api.v1alpha1.common import Decimal, DnsLabel, Model, Quantity
 from pydantic import Field, TypeAdapter, ValidationError
+
+from darkroom_api.v1alpha1.common import Decimal, DnsLabel, Model, Quantity
 
 DEFAULT_ACCELERATORS = ["nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "gpu.intel.com/i915", "gpu.intel.com/xe"]
 

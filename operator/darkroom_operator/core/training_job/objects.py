@@ -7,7 +7,6 @@ from typing import Any
 from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
-
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
 from darkroom_operator.core.training_job.torchrun import torchrun_env
@@ -206,7 +205,9 @@ def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:
         data_dir=names.DATA_DIR,
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),
-        checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep) if saved else CheckpointPolicy(),
+        checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep)
+        if saved
+        else CheckpointPolicy(),
     )
 
 
@@ -217,8 +218,8 @@ def _claims(spec: TrainingJobSpec) -> dict[str, bool]:
         uses.append((spec.vision.data.claim, True))
         if spec.vision.model.weights:
             uses.append((spec.vision.model.weights.claim, True))
-    for mount in (spec.container.mounts if spec.container else None) or []:
-        uses.append((mount.claim, mount.read_only))
+    if spec.container:
+        uses += [(mount.claim, mount.read_only) for mount in spec.container.mounts or []]
     if spec.checkpoint:
         uses.append((spec.checkpoint.claim, False))
     claims: dict[str, bool] = {}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
-from pydantic import ValidationError
-
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile, describe_errors
 from darkroom_operator.core.types import Body, Facts, Refusal
@@ -110,8 +110,16 @@ class Observed:
     deleting: bool = False
 
     def pods_of(self, attempt: int) -> list[Pod]:
-        """Pods of an attempt by index, newest of each index last."""
+        """Every pod of an attempt that is known, by index."""
         return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.index)
+
+    def current_pods(self, attempt: int) -> list[Pod]:
+        """The pod that stands for each index now: a pod deleted before it ran is replaced within its Job."""
+        newest = {
+            pod.index: pod
+            for pod in sorted(self.pods_of(attempt), key=lambda p: (not p.departed, p.created_at or self.now))
+        }
+        return [newest[index] for index in sorted(newest)]
 
     @property
     def live_pods(self) -> list[Pod]:
@@ -194,7 +202,9 @@ def _job(body: Body) -> Job:
 def _pod(body: Body, departed: frozenset[str]) -> Pod:
     meta, status = body["metadata"], body.get("status") or {}
     true = _conditions(body)
-    container = next((c for c in status.get("containerStatuses") or [] if c["name"] == MAIN_CONTAINER), {})
+    container: Mapping[str, Any] = next(
+        (c for c in status.get("containerStatuses") or [] if c["name"] == MAIN_CONTAINER), {}
+    )
     state = container.get("state") or {}
     terminated = _terminated(state.get("terminated"))
     running = state.get("running") or {}
@@ -229,7 +239,7 @@ def _disruption(condition: Mapping[str, Any] | None, status: Mapping[str, Any]) 
 def _unschedulable(status: Mapping[str, Any]) -> str | None:
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") in ("Unschedulable", "SchedulingGated"):
-            return condition.get("message") or condition["reason"]
+            return str(condition.get("message") or condition["reason"])
     return None
 
 

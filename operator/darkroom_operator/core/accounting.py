@@ -1,0 +1,104 @@
+"""Where the time and the money went: pure arithmetic over attempts."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from darkroom_api.report import TerminationMessage
+from darkroom_api.v1alpha1.training_job_status import TimeSpent
+from darkroom_operator.core.profile import Profile
+
+BUCKETS = tuple(name for name in TimeSpent.model_fields if name != "total")
+_FROM_TRAINER = {
+    "startup": "startup",
+    "rendezvous": "rendezvous",
+    "compile": "compile",
+    "dataWait": "data_wait",
+    "compute": "compute",
+    "communication": "communication",
+    "evaluation": "evaluation",
+    "checkpoint": "checkpoint",
+    "restore": "restore",
+}
+_WORK = ("data_wait", "compute", "communication")
+"""What a step is made of: lost, if the step was not saved."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One attempt's life, as node 0 saw it."""
+
+    start: datetime
+    scheduled: datetime | None
+    running: datetime | None
+    end: datetime
+    report: TerminationMessage | None
+    finished: bool
+    """The training ended well: nothing was lost."""
+
+
+def spent(span: Span) -> dict[str, float]:
+    """Seconds by bucket of one attempt; they sum to its wall clock.
+
+    What the trainer did not account for is `lost_work` if the attempt died without a word, else `other`.
+    """
+    wall = max(0.0, (span.end - span.start).total_seconds())
+    queued = _seconds(span.start, span.scheduled or span.end)
+    pull = _seconds(span.scheduled, span.running or span.end) if span.scheduled else 0.0
+    times = dict.fromkeys(BUCKETS, 0.0) | {
+        "queued": min(queued, wall),
+        "image_pull": min(pull, max(0.0, wall - queued)),
+    }
+    room = max(0.0, wall - times["queued"] - times["image_pull"])
+    said = _said(span.report)
+    scale = min(1.0, room / total) if (total := sum(said.values())) else 0.0
+    times |= {name: seconds * scale for name, seconds in said.items()}
+    _mark_lost(times, span)
+    times["other" if span.report or span.finished else "lost_work"] += max(0.0, wall - sum(times.values()))
+    return times
+
+
+def _said(report: TerminationMessage | None) -> dict[str, float]:
+    if report is None:
+        return {}
+    return {ours: report.time.get(theirs, 0.0) for theirs, ours in _FROM_TRAINER.items()}
+
+
+def _mark_lost(times: dict[str, float], span: Span) -> None:
+    """Move the share of the steps after the last checkpoint to `lost_work`."""
+    report = span.report
+    if report is None or span.finished:
+        return
+    done = report.step - (report.resumed_step or 0)
+    kept = (report.checkpoint_step or 0) - (report.resumed_step or 0)
+    share = min(1.0, max(0.0, 1.0 - kept / done)) if done > 0 else 0.0
+    for name in _WORK:
+        lost = times[name] * share
+        times[name] -= lost
+        times["lost_work"] += lost
+
+
+def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0) -> TimeSpent:
+    """Running totals; `pause` is the wait between two attempts, which is nobody's work."""
+    before = {name: float(getattr(old, name)) if old else 0.0 for name in BUCKETS}
+    after = {name: round(before[name] + new.get(name, 0.0), 3) for name in BUCKETS}
+    after["other"] = round(after["other"] + pause, 3)
+    texts = {name: _text(seconds) for name, seconds in after.items()}
+    return TimeSpent(total=_text(sum(after.values())), **texts)
+
+
+def billed_hours(span: Span) -> float:
+    """Hours for which one pod held its node."""
+    return _seconds(span.scheduled, span.end) / 3600 if span.scheduled else 0.0
+
+
+def price(profile: Profile, *, node_hours: float, gpu_hours: float) -> float:
+    """Price in the profile's currency."""
+    return node_hours * float(profile.price_per_node_hour) + gpu_hours * float(profile.price_per_accelerator_hour)
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return max(timedelta(0), end - start).total_seconds() if start and end else 0.0
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,65 @@
+"""What to tell in Events: the difference between the stored status and the new one."""
+
+from darkroom_api import names
+from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+from darkroom_operator.core.types import Event
+
+_WARNINGS = frozenset(
+    {
+        names.REASON_UNSCHEDULABLE,
+        names.REASON_IMAGE_PULL,
+        names.REASON_CONTAINER_CONFIG,
+        names.REASON_PODS_NOT_CREATED,
+        names.REASON_PROFILE_NOT_FOUND,
+        names.REASON_INVALID_SPEC,
+        names.REASON_LIMIT_EXCEEDED,
+        names.REASON_REJECTED,
+        names.REASON_NAME_TAKEN,
+    }
+)
+
+
+def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
+    """Events of one step, in the order in which things happened."""
+    return (*_attempts_ended(old, new), *_attempts_begun(old, new), *_turn(old, new))
+
+
+def _attempts_begun(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
+    known = {attempt.uid for attempt in old.attempts or []}
+    return [
+        Event("Normal", "AttemptStarted", f"created Job {attempt.job} for attempt {attempt.number}", "StartAttempt")
+        for attempt in new.attempts or []
+        if attempt.uid not in known
+    ]
+
+
+def _attempts_ended(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
+    ended = {attempt.uid for attempt in old.attempts or [] if attempt.end_time}
+    found = []
+    for attempt in new.attempts or []:
+        if attempt.end_time and attempt.uid not in ended:
+            bad = attempt.result in ("Failed", "Disrupted")
+            note = f"attempt {attempt.number} ended: {attempt.result}, {attempt.reason}: {attempt.message}"
+            found.append(Event("Warning" if bad else "Normal", f"Attempt{attempt.result}", note[:1024], "EndAttempt"))
+    return found
+
+
+def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
+    """A change of Ready's reason that people should hear of."""
+    reason, message = _ready(new)
+    if reason == _ready(old)[0]:
+        return []
+    if new.finished:
+        return [Event("Warning" if new.state == "Failed" else "Normal", reason, message[:1024], "Finish")]
+    if reason in _WARNINGS:
+        return [Event("Warning", reason, message[:1024])]
+    if reason in (names.REASON_RUNNING, names.REASON_SUSPENDED):
+        return [Event("Normal", reason, message[:1024])]
+    return []
+
+
+def _ready(status: TrainingJobStatus) -> tuple[str, str]:
+    for condition in status.conditions or []:
+        if condition.type == names.READY:
+            return condition.reason, condition.message
+    return "", ""

@@ -1,0 +1,200 @@
+"""Why an attempt ended: an ordered list of checks; the first that answers wins, and its words are what the user reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from darkroom_api import names
+from darkroom_api.report import ExitCode, Reason
+from darkroom_api.v1alpha1.training_job_status import Failure
+from darkroom_operator.core.training_job.observe import Job, Pod
+
+SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
+_DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What an ended attempt gets on record."""
+
+    job: Job | None
+    """None: somebody deleted it."""
+    pods: Sequence[Pod]
+    number: int
+    suspending: bool
+    """The pods were taken away because of spec.suspend."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended and what follows from it."""
+
+    result: str
+    reason: str
+    message: str
+    retry: bool = False
+    """Whether another attempt can help."""
+    failure: Failure | None = None
+
+
+def classify(ending: Ending) -> Outcome:
+    """The first check that answers wins; its reason is what the user reads."""
+    for check in (
+        succeeded,
+        suspended,
+        not_worth_retrying,
+        out_of_memory,
+        lost_to_infrastructure,
+        asked_to_leave,
+        deleted,
+        crashed,
+    ):
+        if outcome := check(ending):
+            return outcome
+    return Outcome(FAILED, names.REASON_SOFTWARE_ERROR, _job_words(ending), retry=True)
+
+
+def succeeded(ending: Ending) -> Outcome | None:
+    """Every rank finished."""
+    if ending.job is None or ending.job.ended != "Complete":
+        return None
+    report = next((p.terminated.report for p in ending.pods if p.index == 0 and p.terminated), None)
+    reason = str(report.reason) if report else names.REASON_COMPLETED
+    return Outcome(SUCCEEDED, reason, "every node finished with exit code 0")
+
+
+def suspended(ending: Ending) -> Outcome | None:
+    """The pods left because spec.suspend asked them to; whatever their exit codes, it is free."""
+    if not ending.suspending:
+        return None
+    return Outcome(SUSPENDED, names.REASON_SUSPENDED, "suspended as asked; the next attempt resumes", retry=True)
+
+
+def not_worth_retrying(ending: Ending) -> Outcome | None:
+    """Bad data or bad configuration: the next attempt would end in the same way."""
+    hopeless: dict[int, str] = {
+        ExitCode.DATA_ERROR: names.REASON_DATA_ERROR,
+        ExitCode.CONFIG_ERROR: names.REASON_CONFIG_ERROR,
+    }
+    for pod in _by_end(ending.pods):
+        if reason := hopeless.get(_exit_code(pod) or 0):
+            return _failed(ending, pod, reason, retry=False)
+    return None
+
+
+def out_of_memory(ending: Ending) -> Outcome | None:
+    """The kernel's OOM killer, as kubelet or the launcher saw it."""
+    for pod in _by_end(ending.pods):
+        end = pod.terminated
+        if end and (end.reason == "OOMKilled" or (end.report and end.report.reason == Reason.OUT_OF_MEMORY)):
+            return _failed(ending, pod, names.REASON_OUT_OF_MEMORY, fallback="killed for lack of memory")
+    return None
+
+
+def lost_to_infrastructure(ending: Ending) -> Outcome | None:
+    """Drained, evicted, preempted, or gone with its node."""
+    for pod in _by_end(ending.pods):
+        if pod.disrupted:
+            message = f"node {pod.index} was taken away from {pod.node or 'its node'}: {pod.disrupted}"
+            return Outcome(DISRUPTED, names.REASON_DISRUPTED, message, retry=True)
+    return None
+
+
+def asked_to_leave(ending: Ending) -> Outcome | None:
+    """A rank left after SIGTERM that the attempt's own end did not cause."""
+    ends = _by_end(ending.pods)
+    first = ends[0] if ends else None
+    if first is None:
+        return None
+    said_so = _exit_code(first) == ExitCode.ASKED_TO_LEAVE
+    killed_while_leaving = first.deleting and _exit_code(first) in (ExitCode.KILLED, 143)
+    if not said_so and not killed_while_leaving:
+        return None
+    message = f"node {first.index} was asked to leave{_saved(first)}"
+    return Outcome(DISRUPTED, names.REASON_ASKED_TO_LEAVE, message, retry=True)
+
+
+def deleted(ending: Ending) -> Outcome | None:
+    """Somebody deleted the Job, or its pods' records, of a running attempt."""
+    if ending.job is None or ending.job.ended is None:
+        return Outcome(DISRUPTED, names.REASON_JOB_DELETED, "the attempt's Job was deleted", retry=True)
+    if not any(pod.terminated for pod in ending.pods):
+        message = f"no pod is left to say why: {_job_words(ending)}"
+        return Outcome(DISRUPTED, names.REASON_DISRUPTED, message, retry=True)
+    return None
+
+
+def crashed(ending: Ending) -> Outcome | None:
+    """A process ended badly: the first one by time that does not merely complain about another."""
+    ends = [pod for pod in _by_end(ending.pods) if _exit_code(pod) not in (None, 0)]
+    if not ends:
+        return None
+    causes = [pod for pod in ends if not _complains_of_peer(pod)]
+    pod = (causes or ends)[0]
+    reason = names.REASON_KILLED if _exit_code(pod) == ExitCode.KILLED else names.REASON_SOFTWARE_ERROR
+    if not causes:
+        reason = names.REASON_PEER_LOST
+    return _failed(ending, pod, reason, fallback=f"exit code {_exit_code(pod)}")
+
+
+def _failed(ending: Ending, pod: Pod, reason: str, *, retry: bool = True, fallback: str = "") -> Outcome:
+    failure = describe(pod, reason, ending.number, fallback)
+    where = f"node {pod.index}" if failure.rank is None else f"rank {failure.rank}"
+    message = f"{where} in pod {pod.name} on {pod.node or 'no node'}: {failure.message} (exit code {failure.exit_code})"
+    return Outcome(FAILED, reason, message[:1024], retry=retry, failure=failure)
+
+
+def describe(pod: Pod, reason: str, attempt: int, fallback: str = "") -> Failure:
+    """The failing process, from its termination message or, without one, from what kubelet kept of its log."""
+    end = pod.terminated
+    report = end.report if end else None
+    text = end.text.strip() if end and not report else ""
+    message = (report.error if report else _last_line(text)) or fallback or "no message"
+    tail = (report.log_tail or "") if report else text
+    return Failure(
+        reason=reason,
+        attempt=attempt,
+        rank=report.rank if report else None,
+        pod=pod.name,
+        node=pod.node,
+        exit_code=end.exit_code if end else None,
+        message=message[:1024],
+        log_tail=tail[-2048:] or None,
+    )
+
+
+def _last_line(text: str) -> str:
+    """Where Python puts the error's class and message."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _by_end(pods: Sequence[Pod]) -> list[Pod]:
+    """Pods that ended or were taken away, first to end first; those the Job controller deleted afterwards come last."""
+    gone = [pod for pod in pods if pod.terminated or pod.disrupted]
+    return sorted(gone, key=lambda pod: ((_finished_at(pod)), pod.deleting, pod.index))
+
+
+def _finished_at(pod: Pod) -> datetime:
+    return (pod.terminated.finished_at if pod.terminated else None) or _DISTANT_FUTURE
+
+
+def _exit_code(pod: Pod) -> int | None:
+    return pod.terminated.exit_code if pod.terminated else None
+
+
+def _complains_of_peer(pod: Pod) -> bool:
+    report = pod.terminated.report if pod.terminated else None
+    if report:
+        return report.reason in (Reason.PEER_LOST, Reason.ASKED_TO_LEAVE)
+    return pod.deleting and _exit_code(pod) in (ExitCode.ASKED_TO_LEAVE, ExitCode.KILLED, 143)
+
+
+def _saved(pod: Pod) -> str:
+    report = pod.terminated.report if pod.terminated else None
+    return f" and saved at step {report.checkpoint_step}" if report and report.checkpoint_step else ""
+
+
+def _job_words(ending: Ending) -> str:
+    job = ending.job
+    return f"{job.reason}: {job.message}" if job and job.reason else "the Job failed"

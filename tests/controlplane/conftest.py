@@ -1,0 +1,134 @@
+"""A real control plane with fake nodes: pods run when KWOK says so, and end as an annotation tells them to."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom_api.crd import training_job_crd
+from localcluster import Cluster
+from tests.kube import Kube, eventually
+from tests.operator_process import OperatorProcess
+
+PROFILES = """
+default: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 5}
+"""
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """etcd, API server, controllers, scheduler and four fake nodes."""
+    cluster = Cluster("controlplane-tests")
+    cluster.up(nodes="kwok:4")
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: Cluster) -> Kube:
+    """A client, with the CRD installed."""
+    kube = Kube(cluster.kubeconfig)
+    crd = training_job_crd()
+    if kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) is None:
+        kube.create(crd)
+
+    def established() -> bool:
+        found = kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    eventually(established, what="CRD established")
+    return kube
+
+
+@pytest.fixture(scope="session")
+def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profiles file of the shared operator."""
+    file = tmp_path_factory.mktemp("profiles") / "profiles.yaml"
+    file.write_text(PROFILES)
+    return file
+
+
+@pytest.fixture(scope="session")
+def operator(
+    cluster: Cluster, kube: Kube, profiles: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """One operator for the tests that do not kill it."""
+    log = tmp_path_factory.mktemp("operator") / "operator.log"
+    with OperatorProcess(cluster.kubeconfig, profiles, log) as process:
+        yield process
+
+
+@pytest.fixture
+def namespace(kube: Kube) -> Iterator[str]:
+    """A namespace for one test."""
+    name = f"test-{next(_numbers)}"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
+    yield name
+    kube.delete("Namespace", None, name)
+
+
+class Flowers:
+    """A TrainingJob named flowers in a namespace, and what a test does to it."""
+
+    def __init__(self, kube: Kube, namespace: str, **spec: Any) -> None:
+        self.kube, self.namespace = kube, namespace
+        container = {"image": "localhost/mine:1", "command": ["torchrun", "train.py"]}
+        self.body = kube.create(
+            {
+                "apiVersion": "darkroom.dev/v1alpha1",
+                "kind": "TrainingJob",
+                "metadata": {"name": "flowers"},
+                "spec": {"container": container, "numNodes": 2, "restart": {"backoffSeconds": 0}} | spec,
+            },
+            namespace,
+        )
+
+    @property
+    def now(self) -> dict[str, Any]:
+        return self.kube.get("TrainingJob", self.namespace, "flowers") or {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.now.get("status", {})
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        """Status, reason and message."""
+        for condition in self.status.get("conditions", []):
+            if condition["type"] == kind:
+                return condition["status"], condition["reason"], condition["message"]
+        return "absent", "", ""
+
+    def edit(self, **spec: Any) -> None:
+        self.kube.merge("TrainingJob", self.namespace, "flowers", {"spec": spec})
+
+    def reaches(self, state: str, *, within: float = 30.0) -> dict[str, Any]:
+        """Wait for a state; returns the status."""
+        eventually(lambda: self.status.get("state") == state, within=within, what=f"state {state}: {self.status}")
+        return self.status
+
+    def pods(self, attempt: int) -> list[dict[str, Any]]:
+        selector = f"darkroom.dev/training-job=flowers,darkroom.dev/attempt={attempt}"
+        found = self.kube.list("Pod", self.namespace, selector)
+        return sorted(found, key=lambda pod: pod["metadata"]["name"])
+
+    def end(self, attempt: int, *codes: int, **annotations: str) -> None:
+        """End the pods of an attempt by index, as KWOK is told by annotation."""
+        eventually(lambda: len(self.pods(attempt)) >= len(codes), what=f"pods of attempt {attempt}")
+        for pod, code in zip(self.pods(attempt), codes, strict=False):
+            prefix = "localcluster.darkroom.dev/"
+            notes = {f"{prefix}exit-code": str(code)} | {
+                f"{prefix}{k.replace('_', '-')}": v for k, v in annotations.items()
+            }
+            patch = {"metadata": {"annotations": notes}}
+            self.kube.merge("Pod", self.namespace, pod["metadata"]["name"], patch)
+
+
+@pytest.fixture
+def flowers(kube: Kube, operator: OperatorProcess, namespace: str) -> Any:
+    """Makes the test's TrainingJob."""
+    return lambda **spec: Flowers(kube, namespace, **spec)

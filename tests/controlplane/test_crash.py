@@ -1,0 +1,103 @@
+"""The operator is killed with SIGKILL after every single write of a job's life, and started again: the same end, once."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from darkroom_api.report import Reason, TerminationMessage
+from tests.controlplane.conftest import PROFILES, Flowers
+from tests.kube import eventually
+from tests.operator_process import OperatorProcess
+from tests.write_counter import WriteCounter
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+WRITES_OF_A_LIFE = 12
+"""Two nodes, a crash, a second attempt, success: more writes than it takes, so that the last runs end undisturbed."""
+
+
+@pytest.fixture
+def stage(cluster, kube, tmp_path):
+    """Makes an operator behind a write counter that kills it after write n."""
+    made: list[Any] = []
+
+    def make(namespace: str, kill_after: int) -> tuple[WriteCounter, OperatorProcess]:
+        profiles = tmp_path / "profiles.yaml"
+        profiles.write_text(PROFILES)
+        holder: list[OperatorProcess] = []
+        counter = WriteCounter(kube, lambda n: holder[0].kill() if n == kill_after else None)
+        kubeconfig = counter.kubeconfig(tmp_path / f"{namespace}.kubeconfig")
+        log = tmp_path / f"{namespace}.log"
+        holder.append(OperatorProcess(kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace))
+        made.extend([holder[0].kill, counter.close])
+        return counter, holder[0]
+
+    yield make
+    for undo in made:
+        undo()
+
+
+def live(job: Flowers, operator: OperatorProcess) -> dict[str, Any]:
+    """A job's life with one crash; whenever the operator is found dead it is started again."""
+
+    def until(check, what: str) -> None:
+        def alive_and_checked() -> Any:
+            if operator.process is None or operator.process.poll() is not None:
+                operator.start(ready=False)
+            return check()
+
+        eventually(alive_and_checked, within=60, what=what)
+
+    until(lambda: job.status.get("state") == "Running", "first attempt runs")
+    uids = {pod["metadata"]["uid"] for pod in job.pods(1)}
+    assert len(uids) == 2
+    said = TerminationMessage(reason=Reason.SOFTWARE_ERROR, exit_code=70, error="boom").encode()
+    job.end(1, 70, termination_message=said)
+    until(lambda: job.status.get("attempt") == 2 and job.status["state"] == "Running", "second attempt runs")
+    job.end(2, 0, 0)
+    until(lambda: job.status.get("state") == "Complete", "complete")
+    return job.status
+
+
+@pytest.mark.parametrize("kill_after", range(WRITES_OF_A_LIFE + 1))
+def test_killed_after_write(kill_after, stage, kube, namespace):
+    counter, operator = stage(namespace, kill_after)
+    operator.start(ready=False)
+    status = live(Flowers(kube, namespace, restart={"maxRestarts": 1, "backoffSeconds": 1}), operator)
+    assert (status["restarts"], status["disruptions"]) == (1, 0)
+    assert [a["result"] for a in status["attempts"]] == ["Failed", "Succeeded"]
+    creations = [path for path in counter.writes if path.startswith("POST")]
+    repeated = [path for path, group in itertools.groupby(sorted(creations)) if len(list(group)) > 3]
+    assert repeated == []  # a creation may be tried again, it is never answered with a second object
+    jobs = sorted(job["metadata"]["name"] for job in kube.list("Job", namespace))
+    assert jobs == ["flowers-1", "flowers-2"]
+
+
+def test_the_write_budget_of_a_two_node_job(stage, kube, namespace):
+    """Life long: 1 Job, 1 Service, at most 8 status patches, and no GET in steady state."""
+    counter, operator = stage(namespace, kill_after=0)
+    operator.start()
+    job = Flowers(kube, namespace)
+    job.reaches("Running")
+    counter.reads.clear()
+    job.end(1, 0, 0)
+    job.reaches("Complete")
+    made = [write for write in counter.writes if write.startswith("POST")]
+    assert len(made) == 2, counter.writes
+    patches = [write for write in counter.writes if write.endswith("/flowers/status")]
+    assert len(patches) == len(counter.writes) - 2
+    assert len(patches) <= 8, counter.writes
+    gets = [read for read in counter.reads if read.startswith("GET") and "watch=" not in read]
+    assert gets == []
+
+
+def test_two_operators_at_once_make_one_of_everything(stage, kube, namespace):
+    counters = []
+    for _ in range(2):
+        counter, operator = stage(namespace, kill_after=0)
+        counters.append(counter)
+        operator.start(ready=False)
+    status = live(Flowers(kube, namespace, restart={"maxRestarts": 1, "backoffSeconds": 1}), operator)
+    assert (status["restarts"], len(status["attempts"])) == (1, 2)
+    assert len(kube.list("Job", namespace)) == 2

@@ -1,0 +1,66 @@
+"""A split as the loader sees it: SampleRef in, pixels out, never an exception for a damaged file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+
+from darkroom_trainer.data.decode import ImageError, decode
+from darkroom_trainer.data.folder import Listing, printable
+from darkroom_trainer.data.transforms import Transform
+from darkroom_trainer.tasks.base import Batch, SampleRef
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample: uint8 [size, size, 3] and its class; `corrupt` is the file's name where a blank stands in."""
+
+    pixels: np.ndarray
+    label: int
+    corrupt: str | None = None
+
+
+class FolderImages:
+    """A Listing whose files are decoded and transformed when they are asked for.
+
+    Pixels follow from (seed, epoch, index) alone: not from the worker, the process, the world size or any global
+    random state.
+    """
+
+    def __init__(self, listing: Listing, transform: Transform, *, size: int, seed: int) -> None:
+        self._root = bytes(Path(listing.root)) + b"/"
+        self._names, self._labels = listing.names, listing.labels
+        self._transform, self._size, self._seed = transform, size, seed
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, ref: SampleRef) -> Item:
+        name, label = self._names.raw(ref.index), int(self._labels[ref.index])
+        try:
+            image = decode(self._root + name, at_least=self._transform.at_least)
+        except ImageError:
+            blank = np.full((self._size, self._size, 3), 128, dtype=np.uint8)
+            return Item(blank, label, corrupt=printable(name))
+        return Item(self._transform(image, sample_random(self._seed, ref)), label)
+
+
+def sample_random(seed: int, ref: SampleRef) -> Random:
+    """The generator of one draw of one sample."""
+    key = b"%d/%d/%d" % (seed, ref.epoch, ref.index)
+    return Random(int.from_bytes(blake2b(key, digest_size=8).digest(), "big"))  # noqa: S311 - pixels, not secrets
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Images uint8 [n, 3, H, W], channels last in memory as they were decoded; targets int64 [n]."""
+    pixels = torch.from_numpy(np.stack([item.pixels for item in items]))
+    return Batch(
+        images=pixels.permute(0, 3, 1, 2),
+        targets=torch.tensor([item.label for item in items]),
+        valid=torch.tensor([0.0 if item.corrupt else 1.0 for item in items]),
+        corrupt=[item.corrupt for item in items if item.corrupt],
+    )

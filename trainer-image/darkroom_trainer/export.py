@@ -1,0 +1,111 @@
+"""The model that a run leaves behind: weights and what one must know to use them, in two files.
+
+model/model.safetensors   the weights, plain tensors that any tool reads
+model/model.json          network, classes, preprocessing, metrics, and the weights' SHA-256
+"""
+
+import json
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from darkroom_api.report import Artifact
+from darkroom_trainer.errors import ConfigError
+from darkroom_trainer.models import build_model
+from darkroom_trainer.transfer import copy_into, file_digest
+
+FORMAT = 1
+"""Raised when an older reader could misread model.json."""
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def export_model(model: nn.Module, folder: Path, *, description: dict[str, Any], metrics: dict[str, float]) -> Artifact:
+    """Write both files into `folder`, which is `model/` of the run's folder, and name the weights.
+
+    `model` is the bare network, on any device; `description` is `Task.describe()`. Each file is replaced as a whole; a
+    crash between the two is noticed on loading, by the digest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    _replace(folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"}))
+    digest = file_digest(folder / WEIGHTS)
+    content = {
+        "format": FORMAT,
+        **description,
+        "metrics": metrics,
+        "weights": {"file": WEIGHTS, "sha256": digest},
+        "createdBy": {"darkroom": _darkroom_version(), "torch": torch.__version__},
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    _replace(folder / DESCRIPTION, lambda path: path.write_text(text, encoding="utf-8"))
+    _sync(folder)
+    return Artifact(path=f"{folder.name}/{WEIGHTS}", sha256=digest)
+
+
+def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The exported network on the CPU in evaluation mode, and its description.
+
+    `path` is the folder or the file of weights in it. Raises ConfigError with the file's name if one is missing,
+    damaged, not of this format, or if the weights are not those that the description was written for.
+    """
+    folder = path if path.is_dir() else path.parent
+    description = _read_description(folder / DESCRIPTION)
+    weights = folder / WEIGHTS
+    digest, expected = file_digest(weights), description["weights"]["sha256"]
+    if digest != expected:
+        raise ConfigError(f"{weights} has SHA-256 {digest}, but {folder / DESCRIPTION} says {expected}")
+    model = build_model(
+        description["architecture"],
+        classes=len(description["classes"]),
+        image_size=description["imageSize"],
+        stem=description["stem"],
+    )
+    copy_into(model, safetensors.torch.load_file(weights), source=f"weights {weights}")
+    return model.eval(), description
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"no exported model: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ConfigError(f"{path} is not a model description of format {FORMAT}")
+    needed = ("architecture", "classes", "imageSize", "stem", "preprocessing", "weights")
+    if missing := [key for key in needed if key not in description]:
+        raise ConfigError(f"{path} lacks {', '.join(missing)}")
+    return description
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside `path`, flush to the disk, and rename: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _darkroom_version() -> str:
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree

@@ -1,0 +1,189 @@
+"""Image classification: one class per image, cross-entropy, accuracy."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.data import dataset
+from darkroom_trainer.data.folder import Folder, read_folder
+from darkroom_trainer.data.mix import Mixed, mix
+from darkroom_trainer.data.split import Shares
+from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training
+from darkroom_trainer.models import build_model, head_keys, spare_keys
+from darkroom_trainer.tasks.base import Batch, ImageSet
+from darkroom_trainer.transfer import load_weights
+
+AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
+"""Weights of the auxiliary losses of Inception v3 (Szegedy et al., 2015) and GoogLeNet (2014), by output's name."""
+
+_LOSS, _TOP1, _TOP5, _COUNT = range(4)
+_PER_CLASS = 4
+"""Totals: four sums, then correct answers of each class, then images of each class."""
+
+
+class Classification:
+    """The `Task` of images in class folders; the folder is read once, when first asked for."""
+
+    best_metric = "top1"
+
+    def __init__(self, config: TrainerConfig) -> None:
+        self._vision = config.vision
+        self._data = Path(config.data_dir, config.vision.data.path.lstrip("/"))
+        self._weights_dir = config.weights_dir
+        self._preprocessing = Preprocessing.of(config.vision)
+        self._augmentation = config.vision.augmentation
+        self._smoothing = float(config.vision.schedule.label_smoothing)
+        self._scale: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @cached_property
+    def folder(self) -> Folder:
+        split = self._vision.data.split
+        if split is None:
+            return read_folder(self._data)
+        shares = Shares(float(split.train), float(split.val), float(split.test))
+        return read_folder(self._data, shares=shares, seed=split.seed)
+
+    def splits(self) -> Mapping[str, ImageSet]:
+        """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
+        evaluation = Evaluation(self._preprocessing)
+        training = Training(self._augmentation, self._preprocessing)
+        return {
+            name: dataset.FolderImages(
+                listing,
+                training if name == "train" else evaluation,
+                size=self._vision.image_size,
+                seed=self._vision.seed,
+            )
+            for name, listing in self.folder.splits.items()
+        }
+
+    def collate(self, items: Sequence[dataset.Item]) -> Batch:
+        """uint8 images: a quarter of the bytes to the device, where they are normalised."""
+        return dataset.collate(items)
+
+    def build_model(self) -> nn.Module:
+        """The network on the CPU from the seed, then from the weights' file if there is one; raises ConfigError."""
+        architecture, size = self._vision.model.architecture, self._vision.image_size
+        model = build_model(
+            architecture,
+            classes=len(self.folder.classes),
+            image_size=size,
+            stem=self._vision.model.stem,
+            seed=self._vision.seed,
+        )
+        weights = self._vision.model.weights
+        if weights is not None:
+            path = Path(self._weights_dir or "/", weights.path.lstrip("/"))
+            load_weights(
+                model,
+                path,
+                sha256=weights.sha256,
+                head=head_keys(architecture, size),
+                spare=spare_keys(architecture, size),
+            )
+        return model
+
+    def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
+        """Cross-entropy, smoothed, mixed and with auxiliary heads as configured, summed over valid samples."""
+        mixed = mix(
+            self._normalized(batch.images),
+            batch.targets,
+            batch.valid,
+            mixup=float(self._augmentation.mixup),
+            cutmix=float(self._augmentation.cutmix),
+            generator=generator,
+        )
+        output = model(mixed.images)
+        if isinstance(output, torch.Tensor):
+            return (self._cross_entropy(output, mixed) * batch.valid).sum()
+        total = self._cross_entropy(output.logits, mixed)
+        for name, weight in AUXILIARY.items():
+            logits = getattr(output, name, None)
+            if logits is not None:
+                total = total + weight * self._cross_entropy(logits, mixed)
+        return (total * batch.valid).sum()
+
+    def _cross_entropy(self, logits: torch.Tensor, mixed: Mixed) -> torch.Tensor:
+        """Loss of each sample, float32 [n]."""
+
+        def of(targets: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self._smoothing)
+
+        if mixed.share == 1:
+            return of(mixed.targets)
+        return mixed.share * of(mixed.targets) + (1 - mixed.share) * of(mixed.others)
+
+    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, 3, H, W] to float32 on the same device, each channel standardised."""
+        if self._scale is None or self._scale[0].device != images.device:
+            mean, std = (
+                torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+                for values in (self._preprocessing.mean, self._preprocessing.std)
+            )
+            self._scale = (1 / (255 * std), mean / std)
+        factor, offset = self._scale
+        return images.float() * factor - offset
+
+    def new_totals(self, device: torch.device) -> torch.Tensor:
+        """float64 [4 + 2 classes]."""
+        return torch.zeros(_PER_CLASS + 2 * len(self.folder.classes), dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> None:
+        """Count the batch's valid samples; the loss is plain cross-entropy, comparable between recipes."""
+        logits = model(self._normalized(batch.images)).float()
+        valid, targets, classes = batch.valid.double(), batch.targets, logits.shape[1]
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        hits = logits.topk(min(5, classes)).indices == targets[:, None]
+        first = hits[:, 0] * valid
+        totals[_LOSS] += (losses * valid).sum()
+        totals[_TOP1] += first.sum()
+        totals[_TOP5] += (hits.any(dim=1) * valid).sum()
+        totals[_COUNT] += valid.sum()
+        totals.index_add_(0, _PER_CLASS + targets, first)
+        totals.index_add_(0, _PER_CLASS + classes + targets, valid)
+
+    def metrics(self, totals: torch.Tensor) -> dict[str, float]:
+        """Shares of 1; macroTop1 is the mean over the classes that occur. Nothing counted gives zeros."""
+        totals = totals.cpu()
+        count = max(float(totals[_COUNT]), 1.0)
+        correct, images = totals[_PER_CLASS:].view(2, -1)
+        occurs = images > 0
+        per_class = correct[occurs] / images[occurs]
+        metrics = {
+            "top1": float(totals[_TOP1]) / count,
+            "loss": float(totals[_LOSS]) / count,
+            "macroTop1": float(per_class.mean()) if len(per_class) else 0.0,
+        }
+        if len(images) > 5:
+            metrics["top5"] = float(totals[_TOP5]) / count
+        return metrics
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the classes and the names of each split, in order."""
+        digest = sha256()
+        for name in self.folder.classes:
+            digest.update(name.encode() + b"\0")
+        for split, listing in sorted(self.folder.splits.items()):
+            digest.update(b"\0" + split.encode() + b"\0")
+            for index in range(len(listing)):
+                digest.update(listing.names.raw(index) + b"\0")
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What `export_model` writes beside the weights and `load_model` builds from."""
+        return {
+            "task": "Classification",
+            "architecture": self._vision.model.architecture,
+            "stem": self._vision.model.stem,
+            "imageSize": self._vision.image_size,
+            "classes": list(self.folder.classes),
+            "preprocessing": self._preprocessing.describe(),
+        }

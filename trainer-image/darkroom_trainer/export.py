@@ -54,9 +54,9 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     `path` is the folder or the file of weights in it. Raises ConfigError with the file's name if one is missing,
     damaged, not of this format, or if the weights are not those that the description was written for.
     """
-    folder = path if path.is_dir() else path.parent
+    named = path.suffix == ".safetensors"
+    folder, weights = (path.parent, path) if named else (path, path / WEIGHTS)
     description = _read_description(folder / DESCRIPTION)
-    weights = folder / WEIGHTS
     digest, expected = file_digest(weights), description["weights"]["sha256"]
     if digest != expected:
         raise ConfigError(f"{weights} has SHA-256 {digest}, but {folder / DESCRIPTION} says {expected}")
@@ -82,6 +82,8 @@ def _read_description(path: Path) -> dict[str, Any]:
     needed = ("architecture", "classes", "imageSize", "stem", "preprocessing", "weights")
     if missing := [key for key in needed if key not in description]:
         raise ConfigError(f"{path} lacks {', '.join(missing)}")
+    if not isinstance(description["weights"], dict) or "sha256" not in description["weights"]:
+        raise ConfigError(f"{path} lacks weights.sha256")
     return description
 
 

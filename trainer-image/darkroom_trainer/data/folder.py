@@ -141,7 +141,7 @@ def _find(path: Path, prefix: bytes = b"") -> _Found:
     found = _Found({}, {})
     for name in _folders(path):
         images, ignored = [], 0
-        for image, usable in _walk(os.fsencode(path / os.fsdecode(name)), prefix + name + b"/"):
+        for image, usable in walk(os.fsencode(path / os.fsdecode(name)), prefix + name + b"/"):
             if usable:
                 images.append(image)
             else:
@@ -150,7 +150,7 @@ def _find(path: Path, prefix: bytes = b"") -> _Found:
     return found
 
 
-def _walk(folder: bytes, prefix: bytes) -> Iterator[tuple[bytes, bool]]:
+def walk(folder: bytes, prefix: bytes) -> Iterator[tuple[bytes, bool]]:
     """Names below a class folder, and whether each is an image; folders within a class are searched too.
 
     An entry is asked for its kind only when its name is no image's: on file systems that do not say it in the
@@ -163,7 +163,7 @@ def _walk(folder: bytes, prefix: bytes) -> Iterator[tuple[bytes, bool]]:
             if entry.name.lower().endswith(EXTENSIONS):
                 yield prefix + entry.name, True
             elif entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, prefix + entry.name + b"/")
+                yield from walk(entry.path, prefix + entry.name + b"/")
             else:
                 yield prefix + entry.name, False
 

@@ -5,10 +5,12 @@ All random draws come from a generator that is handed in, so that a sample looks
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 
 from darkroom_api.v1alpha1.vision import Augmentation, Vision
@@ -70,6 +72,19 @@ class Preprocessing:
         """The inverse of `describe`."""
         mean, std = (tuple(map(float, described[key])) for key in ("mean", "std"))
         return cls(int(described["resize"]), int(described["crop"]), mean, std)  # type: ignore[arg-type]
+
+
+def normalize(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """uint8 [n, 3, H, W] to float32 on the same device and in the same layout, each channel standardised."""
+    mean, std = _channels(preprocessing, images.device)
+    return (images.float() / 255 - mean) / std
+
+
+@lru_cache(maxsize=8)
+def _channels(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation [1, 3, 1, 1], copied to a device once: each copy would wait for it."""
+    mean, std = (torch.tensor(channel).view(1, 3, 1, 1) for channel in (preprocessing.mean, preprocessing.std))
+    return mean.to(device), std.to(device)
 
 
 def evaluation_resize(size: int) -> int:

@@ -15,7 +15,7 @@ from darkroom_trainer.data import dataset
 from darkroom_trainer.data.folder import Folder, read_folder
 from darkroom_trainer.data.mix import Mixed, mix
 from darkroom_trainer.data.split import Shares
-from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training
+from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.tasks.base import Batch, ImageSet
 from darkroom_trainer.transfer import load_weights
@@ -40,7 +40,6 @@ class Classification:
         self._preprocessing = Preprocessing.of(config.vision)
         self._augmentation = config.vision.augmentation
         self._smoothing = float(config.vision.schedule.label_smoothing)
-        self._scale: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @cached_property
     def folder(self) -> Folder:
@@ -93,7 +92,7 @@ class Classification:
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         """Cross-entropy, smoothed, mixed and with auxiliary heads as configured, summed over valid samples."""
         mixed = mix(
-            self._normalized(batch.images),
+            normalize(batch.images, self._preprocessing),
             batch.targets,
             batch.valid,
             mixup=float(self._augmentation.mixup),
@@ -120,17 +119,6 @@ class Classification:
             return of(mixed.targets)
         return mixed.share * of(mixed.targets) + (1 - mixed.share) * of(mixed.others)
 
-    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [n, 3, H, W] to float32 on the same device, each channel standardised."""
-        if self._scale is None or self._scale[0].device != images.device:
-            mean, std = (
-                torch.tensor(values, device=images.device).view(1, 3, 1, 1)
-                for values in (self._preprocessing.mean, self._preprocessing.std)
-            )
-            self._scale = (1 / (255 * std), mean / std)
-        factor, offset = self._scale
-        return images.float() * factor - offset
-
     def new_totals(self, device: torch.device) -> torch.Tensor:
         """float64 [4 + 2 classes]."""
         return torch.zeros(_PER_CLASS + 2 * len(self.folder.classes), dtype=torch.float64, device=device)
@@ -138,7 +126,7 @@ class Classification:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> None:
         """Count the batch's valid samples; the loss is plain cross-entropy, comparable between recipes."""
-        logits = model(self._normalized(batch.images)).float()
+        logits = model(normalize(batch.images, self._preprocessing)).float()
         valid, targets, classes = batch.valid.double(), batch.targets, logits.shape[1]
         losses = functional.cross_entropy(logits, targets, reduction="none")
         hits = logits.topk(min(5, classes)).indices == targets[:, None]

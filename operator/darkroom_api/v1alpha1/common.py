@@ -34,6 +34,12 @@ class Model(BaseModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        """`field: null` leaves the field out, as the API server takes it."""
+        return without_nulls(value)
+
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
         for rule in self.rules:
@@ -46,17 +52,25 @@ class Model(BaseModel):
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
+def without_nulls(value: Any) -> Any:
+    """Mappings without their null values, at any depth; a null in a list stays, and is refused."""
+    if not isinstance(value, dict):
+        return value
+    return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+
+
 def _int_or_string(pattern: str, max_length: int = 32) -> WithJsonSchema:
     return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "maxLength": max_length})
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e[0-9]{1,2})?$"
 DECIMAL = r"^[0-9]{1,9}(\.[0-9]{1,9})?(e-?[0-9]{1,2})?$"
 FRACTION = r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$"
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
-ClaimName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+ClaimName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 """Name of a PersistentVolumeClaim in the job's own namespace."""
 VolumePath = Annotated[str, Field(max_length=1024, pattern=r"^/([^/.][^/]*(/[^/.][^/]*)*)?$")]
 """A path inside a volume: absolute there, without `.` or `..` segments, so it cannot leave the volume."""
@@ -65,7 +79,10 @@ Decimal = Annotated[str, Field(max_length=24, pattern=DECIMAL)]
 """A non-negative decimal number in a string, as `"0.001"` or `"1e-3"`: the API has no floats."""
 Fraction = Annotated[str, Field(max_length=12, pattern=FRACTION)]
 """A decimal number from 0 to 1 in a string."""
-Quantity = Annotated[int | Annotated[str, Field(max_length=32, pattern=QUANTITY)], _int_or_string(QUANTITY)]
+Quantity = Annotated[
+    Annotated[int, Field(le=2**63 - 1)] | Annotated[str, Field(max_length=32, pattern=QUANTITY)],
+    _int_or_string(QUANTITY),
+]
 """A Kubernetes quantity, as `"500m"`, `16Gi` or `2`."""
 
 

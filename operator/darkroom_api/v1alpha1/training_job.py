@@ -101,7 +101,7 @@ class Container(Model):
             field="mounts",
         ),
     )
-    image: Annotated[str, Field(min_length=1, max_length=512, description="Image.")]
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="Image.")]
     command: Annotated[
         list[Annotated[str, Field(max_length=4096)]] | None,
         Field(max_length=64, description="Entry point; absent: the image's own."),
@@ -163,6 +163,12 @@ class Restart(Model):
     ] = 10
 
 
+_RESOURCE = (
+    "cpu|memory|ephemeral-storage|hugepages-[0-9]{1,9}[KMG]i|"
+    "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+"""What a container may ask for: a Job's pods with any other name without a domain (`gpu`, say) would be refused."""
+
 _SHAPE = (
     "profile",
     "numNodes",
@@ -195,10 +201,10 @@ class TrainingJobSpec(Model):
             holds=lambda s: (s.vision is None) != (s.container is None),
         ),
         Rule(
-            cel="self.resourcesPerNode.all(k, k.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?"
-            "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
-            message="resourcesPerNode must have resource names as keys, as cpu, memory or nvidia.com/gpu",
-            holds=lambda s: all(_resource_name(key) for key in s.resources_per_node),
+            cel=f"self.resourcesPerNode.all(k, k.matches('^({_RESOURCE})$'))",
+            message="resourcesPerNode must have names of resources as keys: cpu, memory, ephemeral-storage, hugepages-2Mi, or "
+            "devices as nvidia.com/gpu",
+            holds=lambda s: all(re.fullmatch(_RESOURCE, key) for key in s.resources_per_node),
             field="resourcesPerNode",
         ),
         Rule(
@@ -220,13 +226,6 @@ class TrainingJobSpec(Model):
             message="numProcPerNode must be Auto or a number from 1 to 64",
             holds=lambda s: s.num_proc_per_node == "Auto" or 1 <= s.num_proc_per_node <= 64,
             field="numProcPerNode",
-        ),
-        Rule(
-            cel="!has(self.vision) || (type(self.vision.workers) == int ? int(self.vision.workers) >= 0 && "
-            "int(self.vision.workers) <= 64 : string(self.vision.workers) == 'Auto')",
-            message="vision.workers must be Auto or a number from 0 to 64",
-            holds=lambda s: s.vision is None or s.vision.workers == "Auto" or 0 <= s.vision.workers <= 64,
-            field="vision.workers",
         ),
     )
     transitions: ClassVar[tuple[Rule, ...]] = tuple(_immutable(field) for field in _SHAPE)
@@ -287,13 +286,6 @@ class TrainingJobSpec(Model):
         int | None,
         Field(ge=0, le=31536000, description="Seconds after its end when the job object is deleted. May be changed."),
     ] = None
-
-
-def _resource_name(key: str) -> bool:
-    return (
-        re.fullmatch(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", key)
-        is not None
-    )
 
 
 def immutable_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

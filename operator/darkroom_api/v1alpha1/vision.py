@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
@@ -84,6 +84,12 @@ class Stem(StrEnum):
     SMALL_IMAGE = "SmallImage"
 
 
+def _known(architecture: str) -> str:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"not an architecture of torchvision; there are {', '.join(sorted(ARCHITECTURES))}")
+    return architecture
+
+
 class Architecture(Model):
     """The network."""
 
@@ -97,6 +103,7 @@ class Architecture(Model):
     )
     architecture: Annotated[
         str,
+        AfterValidator(_known),
         WithJsonSchema({"type": "string", "enum": sorted(ARCHITECTURES)}),
         Field(description="Architecture by its torchvision name."),
     ]
@@ -260,6 +267,13 @@ class Vision(Model):
             message="microBatchSize must not be greater than batchSize",
             holds=lambda v: v.micro_batch_size is None or v.micro_batch_size <= v.batch_size,
             field="microBatchSize",
+        ),
+        Rule(
+            cel="type(self.workers) == int ? int(self.workers) >= 0 && int(self.workers) <= 64 : "
+            "string(self.workers) == 'Auto'",
+            message="workers must be Auto or a number from 0 to 64",
+            holds=lambda v: v.workers == "Auto" or 0 <= v.workers <= 64,
+            field="workers",
         ),
     )
     task: Annotated[Task, Field(description="What is learned.")] = Task.CLASSIFICATION

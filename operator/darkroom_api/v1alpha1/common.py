@@ -47,6 +47,11 @@ class Model(BaseModel):
                 raise ValueError(rule.message)
         return self
 
+    @classmethod
+    def from_wire(cls, text: str) -> Self:
+        """From JSON as a user would write it: Python's own field names count as unknown, as they do in the API server."""
+        return cls.model_validate_json(text, by_alias=True, by_name=False)
+
     def to_wire(self) -> dict[str, Any]:
         """The JSON form as a user would write it: camelCase, absent fields left out."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")

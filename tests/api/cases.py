@@ -1,0 +1,702 @@
+"""One table of specs and of updates, with the verdict on each; pydantic and the API server are both held to it.
+
+A row is an edit of a minimal spec. `words` must stand in the message of either side; a row without them is held to the name
+of the field that it edits.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom_api import names
+from darkroom_api.crd import training_job_crd
+from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+
+Spec = dict[str, Any]
+
+VISION: Spec = {"vision": {"data": {"claim": "flowers"}, "model": {"architecture": "resnet18"}}}
+CONTAINER: Spec = {"container": {"image": "mine:1"}}
+ABSENT = object()
+SHA = "0123456789abcdef" * 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A TrainingJob that is created."""
+
+    id: str
+    spec: Any
+    accepted: bool
+    words: tuple[str, ...] = ()
+    name: str = "flowers"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return training_job(self.name, self.spec)
+
+
+@dataclass(frozen=True)
+class Update:
+    """A TrainingJob that exists, and the spec that replaces its own; `refused` names the fields that may not change."""
+
+    id: str
+    before: Spec
+    after: Spec
+    refused: tuple[str, ...] = ()
+
+
+def training_job(name: str, spec: Any) -> dict[str, Any]:
+    """The object around a spec."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "TrainingJob",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    }
+
+
+def edit(base: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with the values at dotted paths replaced; ABSENT takes a field away, missing parents are made."""
+    out = copy.deepcopy(base)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = out
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is ABSENT:
+            node.pop(last, None)
+        else:
+            node[last] = copy.deepcopy(value)
+    return out
+
+
+def ok(what: str, base: Spec = VISION, **changes: Any) -> Case:
+    return Case(what, edit(base, _paths(changes)), accepted=True)
+
+
+def no(what: str, *words: str, base: Spec = VISION, **changes: Any) -> Case:
+    paths = _paths(changes)
+    return Case(what, edit(base, paths), accepted=False, words=words or tuple(p.rsplit(".", 1)[-1] for p in paths))
+
+
+def _paths(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`vision__model__stem=...` as a path: keyword arguments have no dots."""
+    return {key.replace("__", "."): value for key, value in changes.items()}
+
+
+def _named(what: str, name: str, *, accepted: bool) -> Case:
+    return Case(what, VISION, accepted, () if accepted else ("metadata.name",), name)
+
+
+NAMES = [
+    _named("name of 54", "a" * 54, accepted=True),
+    _named("name of 55", "a" * 55, accepted=False),
+    _named("name of one letter", "a", accepted=True),
+    _named("name with hyphens and digits", "flowers-2026-11", accepted=True),
+    _named("name with a dot", "flowers.v2", accepted=False),
+    _named("name in upper case", "Flowers", accepted=False),
+    _named("name beginning with a digit", "2flowers", accepted=False),
+    _named("name beginning with a hyphen", "-flowers", accepted=False),
+    _named("name ending with a hyphen", "flowers-", accepted=False),
+    _named("name with an underscore", "my_flowers", accepted=False),
+    _named("name with an umlaut", "blüten", accepted=False),
+]
+
+WHOLE = [
+    Case("spec that is empty", {}, accepted=False, words=("exactly one of vision and container must be set",)),
+    Case("spec that is null", None, accepted=False, words=("spec",)),
+    Case("spec that is a list", [], accepted=False, words=("spec",)),
+    Case("spec that is a word", "flowers", accepted=False, words=("spec",)),
+    Case("vision and container", VISION | CONTAINER, accepted=False, words=("exactly one of vision and container",)),
+    Case("vision alone", VISION, accepted=True),
+    Case("container alone", CONTAINER, accepted=True),
+    Case("container, and vision null", CONTAINER | {"vision": None}, accepted=True),
+    Case(
+        "only null", {"vision": None, "container": None}, accepted=False, words=("exactly one of vision and container",)
+    ),
+    no("unknown field of spec", "numNodez", numNodez=2),
+    no("unknown field far below", "learning_rate", vision__optimizer__learning_rate="0.1"),
+    no("field in the wrong case", "numnodes", numnodes=2),
+    no("raw pod spec", "podTemplate", podTemplate={"spec": {"hostNetwork": True}}),
+    no("vision without data", vision__data=ABSENT),
+    no("vision without model", vision__model=ABSENT),
+    no("data without claim", "claim", vision__data={}),
+    no("model without architecture", "architecture", vision__model={}),
+    no("container without image", "image", container={}, base={}),
+]
+
+PODS = [
+    ok("one node", numNodes=1),
+    ok("1000 nodes", numNodes=1000),
+    no("no nodes", numNodes=0),
+    no("fewer than no nodes", numNodes=-1),
+    no("1001 nodes", numNodes=1001),
+    no("half a node", numNodes=1.5),
+    no("more nodes than fit into an int64", numNodes=10**20),
+    no("nodes as a word", numNodes="2"),
+    no("nodes as a truth value", numNodes=True),
+    ok("nodes null: the default", numNodes=None),
+    ok("processes: Auto", numProcPerNode="Auto"),
+    ok("processes: 1", numProcPerNode=1),
+    ok("processes: 8", numProcPerNode=8),
+    ok("processes: 64", numProcPerNode=64),
+    ok("processes null: the default", numProcPerNode=None),
+    no("processes: auto", numProcPerNode="auto"),
+    no("processes: AUTO", numProcPerNode="AUTO"),
+    no("processes: 8 as a word", numProcPerNode="8"),
+    no("processes: 0", numProcPerNode=0),
+    no("processes: -1", numProcPerNode=-1),
+    no("processes: 65", numProcPerNode=65),
+    no("processes: 1.5", numProcPerNode=1.5),
+    no("processes: 2.0", numProcPerNode=2.0),
+    no("processes: true", numProcPerNode=True),
+    no("processes: more than an int64", numProcPerNode=2**63),
+    ok("rendezvous: C10d", rendezvous="C10d"),
+    ok("rendezvous: Static", rendezvous="Static"),
+    no("rendezvous: etcd", rendezvous="etcd"),
+    ok("profile", profile="gpu-large"),
+    no("profile in upper case", profile="GPU"),
+    no("profile of 64", profile="a" * 64),
+    no("profile empty", profile=""),
+    no("profile with a line break", profile="gpu\n"),
+]
+
+
+def _resources(**amounts: Any) -> Any:
+    return {key.replace("__", "/"): value for key, value in amounts.items()}
+
+
+RESOURCES = [
+    *(
+        ok(f"cpu: {amount!r}", resourcesPerNode={"cpu": amount})
+        for amount in ("500m", "1", "0.5", "1.25", "1e3", 2, 0, "0", 2**63 - 1)
+    ),
+    *(
+        ok(f"memory: {amount!r}", resourcesPerNode={"memory": amount})
+        for amount in ("16Gi", "1G", "1.5Gi", "1000k", 1024)
+    ),
+    *(
+        no(f"cpu: {amount!r}", "resourcesPerNode", resourcesPerNode={"cpu": amount})
+        for amount in ("1 Gi", "-1", -1, "abc", "", "1gi", "1GiB", ".5", "1.", "1e", "1e100", "+1", " 1", "1\n", "0x10")
+    ),
+    *(
+        no(f"cpu: {amount!r}", "resourcesPerNode", resourcesPerNode={"cpu": amount})
+        for amount in (0.5, 2.0, True, 2**63, -(2**63) - 1, [], {}, "1" * 33, "٣")
+    ),
+    ok("cpu null: as if it were not there", resourcesPerNode={"cpu": None}),
+    ok("gpu: 2", resourcesPerNode={"nvidia.com/gpu": 2}),
+    ok("gpu: '2'", resourcesPerNode={"nvidia.com/gpu": "2"}),
+    ok("gpu: none of the profile's", resourcesPerNode={"nvidia.com/gpu": 0}),
+    *(
+        no(f"gpu: {amount!r}", "resourcesPerNode", "whole numbers", resourcesPerNode={"nvidia.com/gpu": amount})
+        for amount in ("0.5", "500m", "1k", "2e0")
+    ),
+    no("gpu: -1", "resourcesPerNode", "negative", resourcesPerNode={"nvidia.com/gpu": -1}),
+    ok(
+        "every kind of name",
+        resourcesPerNode={"cpu": 1, "memory": 1, "ephemeral-storage": 1, "hugepages-2Mi": 1, "a.b/C_d": 1},
+    ),
+    *(
+        no(f"resource {name[:20]!r}", "resourcesPerNode", "names of resources", resourcesPerNode={name: 1})
+        for name in (
+            "gpu",
+            "CPU",
+            "",
+            "nvidia.com/",
+            "/gpu",
+            "a/b/c",
+            "nvidia.com/gpu ",
+            "NVIDIA.com/gpu",
+            "hugepages-2MB",
+        )
+    ),
+    no("resource of 64", "resourcesPerNode", "names of resources", resourcesPerNode={"a.b/" + "c" * 64: 1}),
+    no(
+        "resource with a domain of 254",
+        "resourcesPerNode",
+        "names of resources",
+        resourcesPerNode={"a" * 254 + "/b": 1},
+    ),
+    ok("16 resources", resourcesPerNode={f"a.b/c{number}": 1 for number in range(16)}),
+    no("17 resources", resourcesPerNode={f"a.b/c{number}": 1 for number in range(17)}),
+    no("resources as a list", resourcesPerNode=["cpu"]),
+]
+
+
+def _env(*names_: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": "x"} for name in names_]
+
+
+def _mounts(*paths: str) -> list[dict[str, str]]:
+    return [{"claim": "data", "mountPath": path} for path in paths]
+
+
+_OWN = (
+    *(f"{prefix}X" for prefix in names.RESERVED_ENV_PREFIXES),
+    *names.RESERVED_ENV_NAMES,
+    names.ENV_CONFIG,
+    "PET_NNODES",
+)
+CONTAINERS = [
+    *(
+        no(f"env {name}", "env", "must not set what the operator sets", base=CONTAINER, container__env=_env(name))
+        for name in _OWN
+    ),
+    *(
+        ok(f"env {name}", CONTAINER, container__env=_env(name))
+        for name in ("NCCL_DEBUG", "HOME", "_", "a", "PETS", "RANKING", "MY_RANK", "rank", "darkroom_x", "A" * 128)
+    ),
+    *(
+        no(f"env {name[:9]!r}", "container.env", "name", base=CONTAINER, container__env=_env(name))
+        for name in ("", "1A", "A-B", "A B", "A=B", "A\n", "Ä", "A" * 129)
+    ),
+    ok("env without a value", CONTAINER, container__env=[{"name": "A"}]),
+    ok("env with a null value", CONTAINER, container__env=[{"name": "A", "value": None}]),
+    ok("env with any character", CONTAINER, container__env=[{"name": "A", "value": "π 🌷 \n\t\"'$(A)"}]),
+    ok("env value of 4096", CONTAINER, container__env=[{"name": "A", "value": "🌷" * 4096}]),
+    no("env value of 4097", "value", base=CONTAINER, container__env=[{"name": "A", "value": "x" * 4097}]),
+    no("env value as a number", "value", base=CONTAINER, container__env=[{"name": "A", "value": 1}]),
+    no("env without a name", "name", base=CONTAINER, container__env=[{"value": "x"}]),
+    no("env from a secret", "valueFrom", base=CONTAINER, container__env=[{"name": "A", "valueFrom": {}}]),
+    no("env with a null item", "env", base=CONTAINER, container__env=[None]),
+    ok("env empty", CONTAINER, container__env=[]),
+    ok("env null", CONTAINER, container__env=None),
+    ok("64 variables", CONTAINER, container__env=_env(*(f"A{number}" for number in range(64)))),
+    no("65 variables", base=CONTAINER, container__env=_env(*(f"A{number}" for number in range(65)))),
+    no("a variable twice", base=CONTAINER, container__env=_env("A", "B", "A")),
+    no("a variable twice, the same value", base=CONTAINER, container__env=_env("A", "A")),
+    no("env as a map", base=CONTAINER, container__env={"A": "x"}),
+    *(
+        ok(f"image {image}", container__image=image, base={})
+        for image in ("a", "registry.example:5000/a/b:1.2", "a@sha256:" + SHA, "a" * 512)
+    ),
+    *(
+        no(f"image {image[:9]!r}", base=CONTAINER, container__image=image)
+        for image in ("", " a", "a b", "a\n", "ä", "a" * 513)
+    ),
+    no("image as a number", base=CONTAINER, container__image=1),
+    ok("command and args", CONTAINER, container__command=["torchrun", ""], container__args=["--lr=0.1", "Grüße"]),
+    ok("command of 64", CONTAINER, container__command=["x"] * 64),
+    no("command of 65", base=CONTAINER, container__command=["x"] * 65),
+    no("command with a word of 4097", "command", base=CONTAINER, container__command=["x" * 4097]),
+    no("command with a number", "command", base=CONTAINER, container__command=["sleep", 5]),
+    no("command with a null", "command", base=CONTAINER, container__command=[None]),
+    no("command as a word", base=CONTAINER, container__command="torchrun train.py"),
+    ok("args of 128", CONTAINER, container__args=["x" * 8192] + ["x"] * 127),
+    no("args of 129", base=CONTAINER, container__args=["x"] * 129),
+    no("args with a word of 8193", "args", base=CONTAINER, container__args=["x" * 8193]),
+    ok("launcher: None", CONTAINER, container__launcher="None"),
+    no("launcher: MPI", base=CONTAINER, container__launcher="MPI"),
+    ok("launcher null: the default", CONTAINER, container__launcher=None),
+    *(
+        ok(f"mount at {path}", CONTAINER, container__mounts=_mounts(path))
+        for path in (
+            "/data",
+            "/mnt/a/b",
+            "/developer",
+            "/tmpfs",
+            "/darkrooms",
+            "/a/dev",
+            "/Grüße 🌷",
+            "/a..b",
+            "/" + "a" * 1023,
+        )
+    ),
+    *(
+        no(f"mount at {path}", "mountPath", base=CONTAINER, container__mounts=_mounts(path))
+        for path in ("/dev", "/dev/shm", "/darkroom", "/darkroom/data", "/tmp", "/tmp/x")
+    ),
+    *(
+        no(f"mount at {path[:12]!r}", "mountPath", base=CONTAINER, container__mounts=_mounts(path))
+        for path in ("", "/", "data", "./data", "/data/", "/a//b", "/..", "/a/../b", "/./a", "/a/.", "/" + "a" * 1024)
+    ),
+    no("mounts at one path", "mount", base=CONTAINER, container__mounts=_mounts("/a", "/b", "/a")),
+    ok("a claim mounted twice", CONTAINER, container__mounts=_mounts("/a", "/b")),
+    ok("16 mounts", CONTAINER, container__mounts=_mounts(*(f"/m{number}" for number in range(16)))),
+    no("17 mounts", base=CONTAINER, container__mounts=_mounts(*(f"/m{number}" for number in range(17)))),
+    no("mount without a path", "mountPath", base=CONTAINER, container__mounts=[{"claim": "data"}]),
+    no("mount of a host path", "hostPath", base=CONTAINER, container__mounts=[{"hostPath": "/", "mountPath": "/host"}]),
+    no("privileged", "securityContext", base=CONTAINER, container__securityContext={"privileged": True}),
+]
+
+DATA = [
+    *(ok(f"claim {claim[:9]}", vision__data__claim=claim) for claim in ("a", "a.b-c.d", "0", "a" * 253)),
+    *(
+        no(f"claim {str(claim)[:9]!r}", vision__data__claim=claim)
+        for claim in ("", "A", "a_b", "a.", ".a", "a..b", "-a", "a/b", "a\n", "ä", "a" * 254, 1)
+    ),
+    no("claim null", "claim", vision__data__claim=None),
+    *(
+        ok(f"path {path[:20]}", vision__data__path=path)
+        for path in ("/", "/a", "/a/b.c/d", "/with space", "/ü🌷", "/" + "a" * 1023)
+    ),
+    *(
+        no(f"path {path[:12]!r}", vision__data__path=path)
+        for path in (
+            "",
+            "a",
+            "a/b",
+            "/a/",
+            "//",
+            "/a//b",
+            "/..",
+            "/../x",
+            "/a/..",
+            "/a/../b",
+            "/.",
+            "/.hidden",
+            "/" + "a" * 1024,
+        )
+    ),
+    no("format: COCO", vision__data__format="COCO"),
+    ok("corrupt images: none", vision__data__maxCorruptFraction="0"),
+    ok("corrupt images: all", vision__data__maxCorruptFraction="1"),
+    *(
+        no(f"fraction {text!r}", vision__data__maxCorruptFraction=text)
+        for text in ("1.1", "2", "-0.1", ".1", "0.", "1e-3", "", "0,1", "NaN", "0.0000000001", 0, 0.5, True)
+    ),
+    ok("split: defaults", vision__data__split={}),
+    ok("split null: none", vision__data__split=None),
+    ok("split: all of it", vision__data__split={"train": "0.7", "val": "0.2", "test": "0.1"}),
+    ok("split: less than all", vision__data__split={"train": "0.1", "val": "0.1", "test": "0"}),
+    ok("split: tenths that are not exact", vision__data__split={"train": "0.3", "val": "0.6", "test": "0.1"}),
+    no(
+        "split: more than all",
+        "add up to more than 1",
+        vision__data__split={"train": "0.9", "val": "0.1", "test": "0.1"},
+    ),
+    no("split: more with the defaults", "add up to more than 1", vision__data__split={"train": "0.9"}),
+    no(
+        "split: a little more than all", "add up", vision__data__split={"train": "0.8", "val": "0.1", "test": "0.10001"}
+    ),
+    no("split: nothing to train on", "greater than 0", vision__data__split={"train": "0"}),
+    no("split: nothing to train on, in decimals", "greater than 0", vision__data__split={"train": "0.000"}),
+    no("split: nothing to choose by", "greater than 0", vision__data__split={"val": "0"}),
+    no("split: seed -1", vision__data__split__seed=-1),
+    no("split: a YAML float", vision__data__split__train=0.8),
+]
+
+
+def _sizes() -> Iterator[Case]:
+    """For one architecture of each need: its smallest size, one less, and one beside the multiple."""
+    groups = {(needs.min_size, needs.multiple_of): name for name, needs in sorted(ARCHITECTURES.items(), reverse=True)}
+    for (smallest, multiple), name in sorted(groups.items()):
+        sizes = {smallest: True, smallest - multiple: False, smallest + multiple: True}
+        if multiple > 1:
+            sizes[smallest + 1] = False
+        for size, accepted in sizes.items():
+            case = ok if accepted else lambda what, **changes: no(what, "imageSize", **changes)
+            yield case(f"{name} at {size} px", vision__model__architecture=name, vision__imageSize=size)
+
+
+MODEL = [
+    *(
+        ok(f"architecture {name}", vision__model__architecture=name, vision__imageSize=224)
+        for name in sorted(ARCHITECTURES)
+    ),
+    *(
+        no(f"architecture {name!r}", vision__model__architecture=name)
+        for name in ("resnet9", "ResNet50", "resnet50 ", "", "yolov8", "resnet50\n", 50, None)
+    ),
+    *_sizes(),
+    no("image of 0 px", vision__imageSize=0),
+    no("image of 2049 px", vision__imageSize=2049),
+    no("vit_b_16 at 225 px", "imageSize", vision__model__architecture="vit_b_16", vision__imageSize=225),
+    no("vit_h_14 at 224 px and a bit", "imageSize", vision__model__architecture="vit_h_14", vision__imageSize=230),
+    no("maxvit at 256 px", "imageSize", vision__model__architecture="maxvit_t", vision__imageSize=256),
+    *(
+        ok(f"small stem on {name}", vision__model={"architecture": name, "stem": "SmallImage"})
+        for name, needs in ARCHITECTURES.items()
+        if needs.family == "ResNet"
+    ),
+    *(
+        no(f"small stem on {name}", "stem", vision__model={"architecture": name, "stem": "SmallImage"})
+        for name, needs in ARCHITECTURES.items()
+        if needs.family != "ResNet"
+    ),
+    ok("weights", vision__model__weights={"claim": "weights", "path": "/resnet18.safetensors", "sha256": SHA}),
+    ok("weights without a digest", vision__model__weights={"claim": "weights", "path": "/resnet18.pth"}),
+    no("weights without a path", "path", vision__model__weights={"claim": "weights"}),
+    no(
+        "weights from the network",
+        "path",
+        vision__model__weights={"claim": "weights", "path": "https://example.com/a.pt"},
+    ),
+    *(
+        no(f"digest {what}", "sha256", vision__model__weights={"claim": "w", "path": "/w", "sha256": digest})
+        for what, digest in {
+            "empty": "",
+            "of 63": SHA[:-1],
+            "of 65": SHA + "0",
+            "in upper case": SHA.upper(),
+            "with its algorithm": "sha256:" + SHA[:57],
+            "with a letter that is not hex": "g" * 64,
+            "with a line break": SHA[:-1] + "\n",
+        }.items()
+    ),
+]
+
+RECIPE = [
+    no("task: Captioning", vision__task="Captioning"),
+    no("optimizer: Lion", "name", vision__optimizer__name="Lion"),
+    no("decay: Exponential", vision__schedule__decay="Exponential"),
+    no("precision: FP8", vision__precision="FP8"),
+    no("precision in lower case", vision__precision="auto"),
+    *(
+        ok(f"decimal {text!r}", vision__optimizer__learningRate=text)
+        for text in ("0.1", "1e-3", "0", "10", "3.5e2", "1e10", "123456789.123456789", "007")
+    ),
+    *(
+        no(f"decimal {text!r}", vision__optimizer__learningRate=text)
+        for text in (
+            "-0.1",
+            "+1",
+            ".1",
+            "1.",
+            "1E-3",
+            "1e-",
+            "1e100",
+            "0x1",
+            "inf",
+            "nan",
+            "",
+            " 1",
+            "1\n",
+            "1234567890",
+            "1_0",
+            "٣",
+        )
+    ),
+    *(
+        no(f"decimal as YAML float {value!r}", vision__optimizer__learningRate=value)
+        for value in (0.1, 1, True, [], {})
+    ),
+    no("clip norm as a YAML float", vision__optimizer__clipNorm=1.0),
+    no("momentum above 1", vision__optimizer__momentum="1.1"),
+    no("warm-up as a number", vision__schedule__warmupEpochs=5),
+    no("epochs: 0", vision__schedule__epochs=0),
+    no("epochs: 10001", vision__schedule__epochs=10001),
+    no("mixup as a number", vision__augmentation__mixup=0.2),
+    no("negative cutmix", vision__augmentation__cutmix="-1"),
+    ok("RandAugment with its defaults", vision__augmentation__randAugment={}),
+    no("RandAugment of 9 operations", vision__augmentation__randAugment__operations=9),
+    no("RandAugment of strength 31", vision__augmentation__randAugment__magnitude=31),
+    ok("moving average with its defaults", vision__ema={}),
+    no("moving average as a truth value", vision__ema=True),
+    ok("grey images", vision__normalization={"mean": ["0.5"] * 3, "std": ["0.25"] * 3}),
+    no("normalization of 1 channel", "mean", vision__normalization__mean=["0.5"]),
+    no("normalization of 4 channels", "std", vision__normalization__std=["0.5"] * 4),
+    no("normalization in floats", "mean", vision__normalization__mean=[0.5, 0.5, 0.5]),
+    ok("micro batch as large as the batch", vision__batchSize=32, vision__microBatchSize=32),
+    no("micro batch larger than the batch", "microBatchSize", vision__batchSize=32, vision__microBatchSize=33),
+    no("micro batch larger than the default batch", vision__microBatchSize=65),
+    *(ok(f"workers: {workers!r}", vision__workers=workers) for workers in ("Auto", 0, 64, None)),
+    *(
+        no(f"workers: {workers!r}", vision__workers=workers)
+        for workers in ("auto", "4", "", -1, 65, 1.5, 4.0, True, 2**63)
+    ),
+    no("seed: -1", vision__seed=-1),
+    ok("seed: the largest", vision__seed=2147483647),
+    no("seed: one more", vision__seed=2147483648),
+    no("deterministic as a word", vision__deterministic="true"),
+    no("deterministic as a number", vision__deterministic=1),
+]
+
+LIFE = [
+    *(ok(f"suspend: {value}", suspend=value) for value in (True, False, None)),
+    *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
+    ok("deadline: a year", activeDeadlineSeconds=31536000),
+    *(no(f"deadline: {value!r}", activeDeadlineSeconds=value) for value in (0, -1, 31536001, "1h", 1.5)),
+    ok("TTL: at once", ttlSecondsAfterFinished=0),
+    *(no(f"TTL: {value!r}", ttlSecondsAfterFinished=value) for value in (-1, 31536001, "0")),
+    ok("restarts: none", restart__maxRestarts=0),
+    no("restarts: 101", restart__maxRestarts=101),
+    no("restarts: -1", restart__maxRestarts=-1),
+    no("back-off: 3601", restart__backoffSeconds=3601),
+    ok("restart null: the default", restart=None),
+    ok("checkpoint", checkpoint={"claim": "runs"}),
+    no("checkpoint without a claim", "claim", checkpoint={}),
+    no("checkpoint: path with ..", "path", checkpoint={"claim": "runs", "path": "/../other"}),
+    no("checkpoint: every 0 seconds", "everySeconds", checkpoint={"claim": "runs", "everySeconds": 0}),
+    no("checkpoint: keep none", "keep", checkpoint={"claim": "runs", "keep": 0}),
+]
+
+WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *RECIPE, *LIFE]
+
+
+# --- Rows from the schema itself: no bound goes untested because nobody thought of it. ---
+
+_FULL = edit(
+    VISION,
+    {
+        "vision.data.split": {},
+        "vision.model.weights": {"claim": "weights", "path": "/w.pt"},
+        "vision.augmentation.randAugment": {},
+        "vision.ema": {},
+        "checkpoint": {"claim": "runs"},
+    },
+)
+_BASES = {
+    "container": edit(CONTAINER, {"container.env": [{"name": "A"}], "container.mounts": _mounts("/a")}),
+}
+_WRONG = {"string": 1, "integer": "1", "boolean": "true", "array": {}, "object": []}
+
+
+def _from_schema() -> Iterator[Case]:
+    schema = training_job_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    for path, field in leaves(schema):
+        for what, value in _offences(field):
+            base = _BASES.get(path.split(".", 1)[0], _FULL)
+            yield Case(f"{path}: {what}", _set(base, path, value), accepted=False, words=(_name(path),))
+
+
+def leaves(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every property below a schema with its path; `[]` stands for the items of a list, `{}` for the values of a map."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{path}{name}", field
+        yield from leaves(field, f"{path}{name}.")
+    for key, suffix in (("items", "[]"), ("additionalProperties", "{}")):
+        if key in schema:
+            yield f"{path.rstrip('.')}{suffix}", schema[key]
+            yield from leaves(schema[key], f"{path.rstrip('.')}{suffix}.")
+
+
+def _offences(field: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What the schema of one field forbids."""
+    if "type" in field:
+        yield f"not of type {field['type']}", _WRONG[field["type"]]
+    if field.get("type") == "object" and "properties" in field:
+        yield "unknown field", {"bogus": 1}
+    if "minimum" in field:
+        yield "below the minimum", field["minimum"] - 1
+    if "maximum" in field:
+        yield "above the maximum", field["maximum"] + 1
+    if "maxLength" in field:
+        yield "too long", "0" * (field["maxLength"] + 1)
+    if "enum" in field:
+        yield "not a choice", field["enum"][0] + "x"
+    if "pattern" in field:
+        yield "not of the pattern", "\n"
+
+
+def _set(base: Spec, path: str, value: Any) -> Spec:
+    """A copy with the value at a path of `leaves`."""
+    out = copy.deepcopy(base)
+    node: Any = out
+    steps: list[Any] = []
+    for part in path.split("."):
+        name = part.removesuffix("[]").removesuffix("{}")
+        steps += [name, *([0] if part.endswith("[]") else ["cpu"] if part.endswith("{}") else [])]
+    for step, after in itertools.pairwise(steps):
+        empty: Any = ["0.5"] * 3 if after == 0 else {}
+        node = node.setdefault(step, empty) if isinstance(node, dict) else node[step]
+    node[steps[-1]] = value
+    return out
+
+
+def _name(path: str) -> str:
+    return path.rsplit(".", 1)[-1].removesuffix("[]").removesuffix("{}")
+
+
+CASES = [*WRITTEN, *_from_schema()]
+
+
+# --- Updates. ---
+
+_SPLIT = {"train": "0.6", "val": "0.2", "test": "0.2"}
+_EVERYTHING = {
+    "checkpoint": {"claim": "runs"},
+    "rendezvous": "C10d",
+    "resourcesPerNode": {"cpu": "2", "nvidia.com/gpu": 1},
+}
+_TWO = edit(CONTAINER, {"container.env": _env("A", "B"), "container.mounts": _mounts("/a", "/b")})
+
+
+def _update(what: str, *refused: str, base: Spec = VISION, **changes: Any) -> Update:
+    return Update(what, base, edit(base, _paths(changes)), refused)
+
+
+UPDATES = [
+    _update("nothing"),
+    _update("a default written out", numNodes=1, profile="default", numProcPerNode="Auto", resourcesPerNode={}),
+    _update("a default written out, far below", vision__schedule__epochs=30, vision__normalization={}),
+    _update("a null added", checkpoint=None, rendezvous=None),
+    _update("numNodes", "numNodes", numNodes=2),
+    _update("numNodes removed", "numNodes", base=VISION | {"numNodes": 2}, numNodes=ABSENT),
+    _update("profile", "profile", profile="other"),
+    _update("profile removed", "profile", base=VISION | {"profile": "other"}, profile=ABSENT),
+    _update("numProcPerNode", "numProcPerNode", numProcPerNode=2),
+    _update(
+        "numProcPerNode to another number", "numProcPerNode", base=VISION | {"numProcPerNode": 2}, numProcPerNode=4
+    ),
+    _update("numProcPerNode removed", "numProcPerNode", base=VISION | {"numProcPerNode": 2}, numProcPerNode=ABSENT),
+    _update("resourcesPerNode added", "resourcesPerNode", resourcesPerNode={"cpu": "2"}),
+    _update(
+        "resourcesPerNode changed",
+        "resourcesPerNode",
+        base=VISION | _EVERYTHING,
+        resourcesPerNode={"cpu": "3", "nvidia.com/gpu": 1},
+    ),
+    _update("a resource removed", "resourcesPerNode", base=VISION | _EVERYTHING, resourcesPerNode={"cpu": "2"}),
+    _update(
+        "a resource as a number",
+        "resourcesPerNode",
+        base=VISION | {"resourcesPerNode": {"cpu": "2"}},
+        resourcesPerNode={"cpu": 2},
+    ),
+    _update("resourcesPerNode removed", "resourcesPerNode", base=VISION | _EVERYTHING, resourcesPerNode=ABSENT),
+    _update(
+        "resourcesPerNode in another order",
+        base=VISION | _EVERYTHING,
+        resourcesPerNode={"nvidia.com/gpu": 1, "cpu": "2"},
+    ),
+    _update("rendezvous added", "rendezvous", rendezvous="C10d"),
+    _update("rendezvous changed", "rendezvous", base=VISION | _EVERYTHING, rendezvous="Static"),
+    _update("rendezvous removed", "rendezvous", base=VISION | _EVERYTHING, rendezvous=ABSENT),
+    _update("checkpoint added", "checkpoint", checkpoint={"claim": "runs"}),
+    _update("checkpoint changed", "checkpoint", base=VISION | _EVERYTHING, checkpoint={"claim": "runs", "keep": 3}),
+    _update("checkpoint removed", "checkpoint", base=VISION | _EVERYTHING, checkpoint=ABSENT),
+    _update("vision: batchSize", "vision", vision__batchSize=128),
+    _update("vision: a class of its own added", "vision", vision__data__split=_SPLIT),
+    _update(
+        "vision: the split removed",
+        "vision",
+        base=edit(VISION, {"vision.data.split": _SPLIT}),
+        vision__data__split=ABSENT,
+    ),
+    _update("vision: workers", "vision", vision__workers=0),
+    _update("vision for container", "vision", "container", vision=ABSENT, container={"image": "mine:1"}),
+    _update("container for vision", "vision", "container", base=CONTAINER, container=ABSENT, vision=VISION["vision"]),
+    _update("container: image", "container", base=CONTAINER, container__image="mine:2"),
+    _update("container: env added", "container", base=CONTAINER, container__env=_env("A")),
+    _update("container: env removed", "container", base=_TWO, container__env=ABSENT),
+    _update(
+        "container: env value",
+        "container",
+        base=_TWO,
+        container__env=[{"name": "A", "value": "y"}, {"name": "B", "value": "x"}],
+    ),
+    _update("container: env in another order", base=_TWO, container__env=_env("B", "A")),
+    _update("container: mounts in another order", base=_TWO, container__mounts=_mounts("/b", "/a")),
+    _update(
+        "container: args in another order",
+        "container",
+        base=edit(CONTAINER, {"container.args": ["a", "b"]}),
+        container__args=["b", "a"],
+    ),
+    _update("two at once", "numNodes", "profile", numNodes=3, profile="other"),
+    _update("suspend", suspend=True),
+    _update("suspend removed", base=VISION | {"suspend": True}, suspend=ABSENT),
+    _update("activeDeadlineSeconds added", activeDeadlineSeconds=60),
+    _update("activeDeadlineSeconds changed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=90),
+    _update("activeDeadlineSeconds removed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=ABSENT),
+    _update("ttlSecondsAfterFinished added", ttlSecondsAfterFinished=60),
+    _update(
+        "ttlSecondsAfterFinished removed", base=VISION | {"ttlSecondsAfterFinished": 60}, ttlSecondsAfterFinished=ABSENT
+    ),
+    _update("restart.maxRestarts", restart__maxRestarts=9),
+    _update("restart.backoffSeconds", restart__backoffSeconds=0),
+    _update("restart removed", base=VISION | {"restart": {"maxRestarts": 0}}, restart=ABSENT),
+]

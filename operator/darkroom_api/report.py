@@ -8,7 +8,7 @@ import json
 from enum import IntEnum, StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from darkroom_api.v1alpha1.common import Model
 
@@ -55,7 +55,28 @@ TIME_BUCKETS = (
 """Buckets of a trainer's wall clock, in seconds; they sum to the process's life."""
 
 MAX_MESSAGE_BYTES = 3500  # kubelet cuts at 4096 bytes, which would break the JSON
-Text = Annotated[str, Field(max_length=1024)]
+_MAX_TEXT = 1024
+
+
+def _head(text: object) -> object:
+    return _readable(text)[:_MAX_TEXT] if isinstance(text, str) else text
+
+
+def _tail(text: object) -> object:
+    return _readable(text)[-_MAX_TEXT:] if isinstance(text, str) else text
+
+
+def _readable(text: str) -> str:
+    """Without the lone surrogates that Python makes of file names that are not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+Head = Annotated[str, BeforeValidator(_head), Field(max_length=_MAX_TEXT)]
+"""Free text, cut at its end and never refused: the last words of a process must get through."""
+Tail = Annotated[str, BeforeValidator(_tail), Field(max_length=_MAX_TEXT)]
+"""Free text, cut at its beginning."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Bounded, for any container may write a message, and what it counts ends in a status that the API server checks."""
 
 
 class Metric(Model):
@@ -70,7 +91,7 @@ class Best(Model):
 
     metric: Annotated[str, Field(max_length=63, description="Metric, as `val/top1`.")]
     value: Annotated[str, Field(max_length=24, description="Value as a decimal string.")]
-    epoch: Annotated[int, Field(ge=0, description="Epoch that gave it, counted from 1.")]
+    epoch: Annotated[int, Field(ge=0, le=2**53, description="Epoch that gave it, counted from 1.")]
 
 
 class Artifact(Model):
@@ -83,53 +104,64 @@ class Artifact(Model):
 class TerminationMessage(Model):
     """Written by each node's launcher when it ends; JSON of at most MAX_MESSAGE_BYTES."""
 
-    version: int = 1
+    version: Annotated[int, Field(ge=1, le=1000)] = 1
     reason: Reason
-    exit_code: int
-    rank: int | None = None
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    rank: Count | None = None
     """Global rank of the process that ended first, where one failed."""
-    epoch: Annotated[int, Field(ge=0)] = 0
+    epoch: Count = 0
     """Epochs finished."""
-    epochs: Annotated[int, Field(ge=0)] = 0
-    step: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 0
+    step: Count = 0
     """Optimizer steps done, over all attempts."""
-    steps: Annotated[int, Field(ge=0)] = 0
+    steps: Count = 0
     """Optimizer steps of the whole schedule."""
-    images_per_second: str | None = None
+    images_per_second: Annotated[str | None, Field(max_length=24)] = None
     metrics: Annotated[list[Metric], Field(max_length=16)] = []
     best: Best | None = None
     checkpoint: Artifact | None = None
-    checkpoint_step: int | None = None
+    checkpoint_step: Count | None = None
     """Step of the newest checkpoint on disk."""
-    resumed_step: int | None = None
+    resumed_step: Count | None = None
     """Step of the checkpoint that this attempt began from; None: it began at the beginning."""
     model: Artifact | None = None
-    time: dict[str, float] = {}
+    time: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[A-Za-z]{1,32}$")],
+            Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)],
+        ],
+        Field(max_length=16),
+    ] = {}
     """Seconds in each of TIME_BUCKETS, of this attempt."""
-    error: Text | None = None
+    error: Head | None = None
     """Class and first line of the error."""
-    log_tail: Text | None = None
+    log_tail: Tail | None = None
 
     def encode(self) -> str:
-        """JSON of at most MAX_MESSAGE_BYTES: the log's tail goes first, then metrics, then the error's end."""
+        """JSON of at most MAX_MESSAGE_BYTES; what matters least goes first, and no message is too large to send."""
         message = self
         cuts: tuple[dict[str, object], ...] = (
             {},
             {"log_tail": None},
             {"metrics": []},
-            {"error": (self.error or "")[:200]},
+            {"error": self.error and self.error[:200]},
+            {"error": self.error and self.error[:80]},
+            {"checkpoint": None, "model": None, "best": None},
         )
         for cut in cuts:
             message = message.model_copy(update=cut)
             text = json.dumps(message.to_wire(), separators=(",", ":"), ensure_ascii=True)
             if len(text) <= MAX_MESSAGE_BYTES:
                 return text
-        raise ValueError(f"a termination message of {len(text)} bytes cannot be made to fit")
+        raise AssertionError(f"bounds of the fields allow {len(text)} bytes")
 
     @classmethod
     def decode(cls, text: str | None) -> Self | None:
-        """The message in a pod's status, or None where the container wrote something else (its log's tail, say)."""
+        """The message in a pod's status, or None where the container wrote something else (its log's tail, say).
+
+        Fields of a newer trainer are passed over.
+        """
         try:
-            return cls.model_validate_json(text or "", strict=False)
+            return cls.model_validate_json(text or "", strict=False, extra="ignore")
         except ValidationError:
             return None

@@ -14,7 +14,6 @@ from typing import Any
 
 from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
-
 from tests.kube import Kube, Refused, eventually
 from tests.operator_process import OperatorProcess
 

@@ -51,8 +51,7 @@ class Target:
             env=self.environment,
             input=given,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             check=False,
         )
         if check and done.returncode:
@@ -83,8 +82,9 @@ def embedded() -> Target:
         say(
             f"image: {name} (cold: {'1 minute' if name == 'operator' else 'about 6 minutes, torch is large'}; then seconds)"
         )
-        archive, images[name] = build(name)
-        cluster.load(archive)
+        for archive in build(name):
+            cluster.load(archive.path)
+            images[name] = archive.reference
     say("volumes: 1,797 real images of digits as PNG files in claim digits; claim runs for results")
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder))

@@ -32,10 +32,6 @@ class Case:
     words: tuple[str, ...] = ()
     name: str = "flowers"
 
-    @property
-    def body(self) -> dict[str, Any]:
-        return training_job(self.name, self.spec)
-
 
 @dataclass(frozen=True)
 class Update:
@@ -528,6 +524,7 @@ WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *RECIP
 
 # --- Rows from the schema itself: no bound goes untested because nobody thought of it. ---
 
+SCHEMA = training_job_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
 _FULL = edit(
     VISION,
     {
@@ -545,8 +542,7 @@ _WRONG = {"string": 1, "integer": "1", "boolean": "true", "array": {}, "object":
 
 
 def _from_schema() -> Iterator[Case]:
-    schema = training_job_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    for path, field in leaves(schema):
+    for path, field in leaves(SCHEMA["spec"]):
         for what, value in _offences(field):
             base = _BASES.get(path.split(".", 1)[0], _FULL)
             yield Case(f"{path}: {what}", _set(base, path, value), accepted=False, words=(_name(path),))
@@ -601,6 +597,91 @@ def _name(path: str) -> str:
 
 
 CASES = [*WRITTEN, *_from_schema()]
+
+
+# --- Status: one with every field, and what its schema forbids. ---
+
+_MOMENT = "2026-11-24T20:02:03Z"
+STATUS: dict[str, Any] = {
+    "observedGeneration": 3,
+    "conditions": [
+        {
+            "type": kind,
+            "status": "False",
+            "observedGeneration": 3,
+            "lastTransitionTime": _MOMENT,
+            "reason": names.REASON_RUNNING,
+            "message": "2 of 2 pods run 🌷",
+        }
+        for kind in names.CONDITION_TYPES
+    ],
+    "state": "Running",
+    "finished": False,
+    "nodes": "2/2",
+    "startTime": _MOMENT,
+    "completionTime": "2026-11-24T20:02:03.123456Z",
+    "attempt": 2,
+    "restarts": 1,
+    "disruptions": 0,
+    "activeSeconds": 3600,
+    "attempts": [
+        {
+            "number": 1,
+            "job": "flowers-1",
+            "uid": "0123-4567",
+            "startTime": _MOMENT,
+            "runningTime": _MOMENT,
+            "endTime": _MOMENT,
+            "result": "Failed",
+            "reason": names.REASON_SOFTWARE_ERROR,
+            "message": "ValueError: boom",
+        }
+    ],
+    "progress": {
+        "epoch": 1,
+        "epochs": 30,
+        "step": 100,
+        "percent": 3,
+        "imagesPerSecond": "812.5",
+        "etaSeconds": 900,
+        "metrics": [{"name": "val/top1", "value": "0.91"}],
+    },
+    "best": {"metric": "val/top1", "value": "0.91", "epoch": 1},
+    "time": dict.fromkeys(SCHEMA["status"]["properties"]["time"]["properties"], "1.5"),
+    "nodeHours": "2.0000",
+    "gpuHours": "4.0000",
+    "cost": "12.5000 EUR",
+    "failure": {
+        "reason": names.REASON_SOFTWARE_ERROR,
+        "attempt": 1,
+        "rank": 1,
+        "pod": "flowers-1-1-abcde",
+        "node": "node-7",
+        "exitCode": 70,
+        "message": "ValueError: boom",
+        "logTail": "Traceback (most recent call last):\n",
+    },
+    "outputs": {
+        "claim": "runs",
+        "folder": "/flowers-01234567",
+        "checkpoint": "checkpoints/100.pt",
+        "model": "model/model.safetensors",
+        "sha256": SHA,
+    },
+    "resolved": {"image": "trainer:1", "profile": "default", "numProcPerNode": 2},
+}
+
+
+def _status_cases() -> Iterator[Case]:
+    yield Case("status with every field", STATUS, accepted=True)
+    yield Case("status without any", {}, accepted=True)
+    yield Case("status with a time of another kind", edit(STATUS, {"startTime": "yesterday"}), False, ("startTime",))
+    for path, field in leaves(SCHEMA["status"]):
+        for what, value in _offences(field):
+            yield Case(f"status.{path}: {what}", _set(STATUS, path, value), accepted=False, words=(_name(path),))
+
+
+STATUS_CASES = list(_status_cases())
 
 
 # --- Updates. ---

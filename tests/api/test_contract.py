@@ -8,20 +8,26 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from darkroom_api.crd import _models
-from darkroom_api.v1alpha1.common import Rule
+from darkroom_api.v1alpha1.common import Model, Rule
 from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec, immutable_changes, name_problem
+from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from tests.api.cases import CASES, CONTAINER, UPDATES, VISION, WRITTEN, Case, Update
+from tests.api.cases import CASES, CONTAINER, STATUS_CASES, UPDATES, VISION, WRITTEN, Case, Update
 
 
 def complaints(case: Case) -> list[str]:
+    """What is wrong with the name and the spec."""
+    name = name_problem(case.name)
+    return [*([name] if name else []), *problems(TrainingJobSpec, case.spec)]
+
+
+def problems(model: type[Model], given: Any) -> list[str]:
     """Path and message of each problem; what was given is left out, for it may hold any word."""
-    found = [] if name_problem(case.name) is None else [str(name_problem(case.name))]
     try:
-        TrainingJobSpec.from_wire(json.dumps(case.spec))
+        model.from_wire(json.dumps(given))
     except ValidationError as error:
-        found += [".".join(["spec", *map(str, problem["loc"])]) + ": " + problem["msg"] for problem in error.errors()]
-    return found
+        return [".".join(["spec", *map(str, problem["loc"])]) + ": " + problem["msg"] for problem in error.errors()]
+    return []
 
 
 def stored(spec: Any) -> dict[str, Any]:
@@ -32,6 +38,13 @@ def stored(spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_verdict(case: Case):
     found = complaints(case)
+    assert (found == []) == case.accepted, found
+    assert [word for word in case.words if word not in "\n".join(found)] == []
+
+
+@pytest.mark.parametrize("case", STATUS_CASES, ids=lambda case: case.id)
+def test_status_verdict(case: Case):
+    found = problems(TrainingJobStatus, case.spec)
     assert (found == []) == case.accepted, found
     assert [word for word in case.words if word not in "\n".join(found)] == []
 

@@ -9,7 +9,15 @@ from darkroom_api.v1alpha1.common import Model
 
 Seconds = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,10}(\.[0-9]{1,3})?$")]
 """A duration in seconds, as a decimal string."""
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Time = Annotated[
+    str,
+    Field(
+        max_length=32,
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+"""A moment as the API server writes it: UTC, to the second or finer."""
 ShortText = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(max_length=253)]
 

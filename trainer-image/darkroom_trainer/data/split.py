@@ -27,7 +27,7 @@ class Shares:
 def divide(class_name: str, names: Sequence[bytes], shares: Shares, seed: int) -> dict[str, list[bytes]]:
     """The names of one class, divided: disjoint, each split in sorted order.
 
-    `train` and `val` get at least one image each, taken from the largest split where a share rounds to none. Raises
+    `train` and `val` get at least one image each, taken from the split with the most where a share rounds to none. Raises
     DataError where the class is too small for that.
     """
     sizes = split_sizes(class_name, len(names), shares)
@@ -55,12 +55,13 @@ def split_sizes(class_name: str, count: int, shares: Shares) -> dict[str, int]:
 
 
 def _give_one(sizes: dict[str, int], split: str, class_name: str, count: int) -> None:
-    """Move an image into an empty split: an unused one, else one of the largest split that can spare it."""
+    """Move an image into an empty split: an unused one, else from the split that can spare the most."""
     if sum(sizes.values()) < count:
         sizes[split] = 1
         return
-    donor = max(SPLITS, key=lambda name: sizes[name])
-    if sizes[donor] < 2:
+    spare = {name: size - (name in NEEDED) for name, size in sizes.items()}
+    donor = max(SPLITS, key=lambda name: spare[name])
+    if spare[donor] < 1:
         raise DataError(
             f"class {class_name!r} has {count} image(s), too few to have one each in "
             f"{' and '.join(NEEDED)}: add images to its folder or remove the folder"

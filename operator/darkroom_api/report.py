@@ -106,7 +106,7 @@ class TerminationMessage(Model):
 
     version: Annotated[int, Field(ge=1, le=1000)] = 1
     reason: Reason
-    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
     rank: Count | None = None
     """Global rank of the process that ended first, where one failed."""
     epoch: Count = 0

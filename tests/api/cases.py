@@ -484,6 +484,11 @@ RECIPE = [
     ok("grey images", vision__normalization={"mean": ["0.5"] * 3, "std": ["0.25"] * 3}),
     no("normalization of 1 channel", "mean", vision__normalization__mean=["0.5"]),
     no("normalization of 4 channels", "std", vision__normalization__std=["0.5"] * 4),
+    no(
+        "normalization that divides by zero",
+        "std must be greater than 0",
+        vision__normalization__std=["0.2", "0e9", "0.2"],
+    ),
     no("normalization in floats", "mean", vision__normalization__mean=[0.5, 0.5, 0.5]),
     ok("micro batch as large as the batch", vision__batchSize=32, vision__microBatchSize=32),
     no("micro batch larger than the batch", "microBatchSize", vision__batchSize=32, vision__microBatchSize=33),

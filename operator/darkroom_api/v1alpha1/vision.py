@@ -161,6 +161,14 @@ Channel = Annotated[list[Decimal], Field(min_length=3, max_length=3)]
 class Normalization(Model):
     """Per-channel standardisation of RGB values in 0..1."""
 
+    rules = (
+        Rule(
+            cel="self.std.all(s, double(s) > 0.0)",
+            message="std must be greater than 0",
+            holds=lambda n: all(float(s) > 0.0 for s in n.std),
+            field="std",
+        ),
+    )
     mean: Annotated[Channel, Field(description="Mean of R, G, B.")] = ["0.485", "0.456", "0.406"]
     std: Annotated[Channel, Field(description="Standard deviation of R, G, B.")] = ["0.229", "0.224", "0.225"]
 

@@ -163,7 +163,7 @@ class Normalization(Model):
 
     rules = (
         Rule(
-            cel="self.std.all(s, double(s) > 0.0)",
+            cel="!has(self.std) || self.std.all(s, double(s) > 0.0)",  # a default of {} is checked before its fields have theirs
             message="std must be greater than 0",
             holds=lambda n: all(float(s) > 0.0 for s in n.std),
             field="std",

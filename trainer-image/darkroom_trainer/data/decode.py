@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim any size (512 MiB of RGB at this one; Pillow's own limit)."""
@@ -31,7 +31,16 @@ def decode(path: str | bytes | Path, *, at_least: int = 0) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes raises nearly anything
-        raise ImageError(f"{type(error).__name__}: {error}".replace(repr(path), "the file")) from error
+        raise ImageError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the path, which the caller knows better."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is neither PNG nor JPEG"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def _upright_rgb(image: Image.Image, at_least: int) -> Image.Image:

@@ -4,8 +4,10 @@ A row is an edit of a minimal spec. `words` must stand in the message of either 
 of the field that it edits.
 """
 
+import contextlib
 import copy
 import itertools
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +116,7 @@ WHOLE = [
     ),
     no("unknown field of spec", "numNodez", numNodez=2),
     no("unknown field far below", "learning_rate", vision__optimizer__learning_rate="0.1"),
+    no("unknown field that is null", "numNodez", numNodez=None),
     no("field in the wrong case", "numnodes", numnodes=2),
     no("raw pod spec", "podTemplate", podTemplate={"spec": {"hostNetwork": True}}),
     no("vision without data", vision__data=ABSENT),
@@ -602,6 +605,50 @@ def _name(path: str) -> str:
 
 
 CASES = [*WRITTEN, *_from_schema()]
+
+
+# --- Specs that nobody would write: up to three fields of a good one replaced by something. ---
+
+_SOMETHING = (
+    *(None, True, False, -1, 0, 1, 2, 16, 48, 64, 65, 224, 225, 1.5, 10**12, 2**31, 2**63, [], {}, [None], [{}], ["a"]),
+    *(
+        "",
+        "0",
+        "00",
+        "1",
+        "0.5",
+        "1.0",
+        "0.000000000",
+        "1e-3",
+        "1E3",
+        "1e400",
+        "+1",
+        " 1",
+        "1_000",
+        "\uff11",
+        "²",
+        "1" * 30,
+    ),
+    *("a", "A", "a.b", "a\n", "\n", "\0", "ü", "\u2028", "\ufeff", "🌷" * 600, "/", "/a", "/a/b", "/a/../b"),
+    *("Auto", "auto", "SmallImage", "resnet50", "vgg16", "vit_b_32", "inception_v3", ["0.5"] * 3, ["1", "1", "0"]),
+    *([{"name": "A"}], [{"name": "A"}, {"name": "A"}], [{"name": "RANK"}], _mounts("/x"), _mounts("/dev")),
+    *({"cpu": 1}, {"cpu": None}, {"cpu": "1"}, {"nvidia.com/gpu": "1e0"}, {"claim": "a"}, {"architecture": "vgg16"}),
+)
+
+
+def strange_specs(count: int, seed: int) -> Iterator[Spec]:
+    """The same ones for the same seed."""
+    rng = random.Random(seed)  # noqa: S311 - not a secret
+    paths = [path for path, _ in leaves(SCHEMA["spec"])]
+    while count:
+        spec = rng.choice([VISION, CONTAINER, _FULL, _BASES["container"]])
+        with contextlib.suppress(
+            TypeError, IndexError, KeyError, AttributeError
+        ):  # a field below something else by now
+            for _ in range(rng.randint(1, 3)):
+                spec = _set(spec, rng.choice(paths), rng.choice(_SOMETHING))
+            yield spec
+            count -= 1
 
 
 # --- Status: one with every field, and what its schema forbids. ---

@@ -37,8 +37,11 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        """`field: null` leaves the field out, as the API server takes it."""
-        return without_nulls(value)
+        """`field: null` leaves a field out, as the API server takes it; an unknown field stays, to be refused."""
+        if not isinstance(value, dict):
+            return value
+        fields = cls.model_fields.keys() | {field.alias for field in cls.model_fields.values()}
+        return {key: given for key, given in value.items() if given is not None or key not in fields}
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
@@ -58,10 +61,8 @@ class Model(BaseModel):
 
 
 def without_nulls(value: Any) -> Any:
-    """Mappings without their null values, at any depth; a null in a list stays, and is refused."""
-    if not isinstance(value, dict):
-        return value
-    return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    """A map without its null values: the API server drops them too."""
+    return {key: given for key, given in value.items() if given is not None} if isinstance(value, dict) else value
 
 
 def _int_or_string(pattern: str, max_length: int = 32) -> WithJsonSchema:

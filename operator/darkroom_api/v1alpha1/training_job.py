@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.common import ClaimName, DnsLabel, Model, Quantity, Rule, VolumePath, whole_number
+from darkroom_api.v1alpha1.common import (
+    ClaimName,
+    DnsLabel,
+    Model,
+    Quantity,
+    Rule,
+    VolumePath,
+    whole_number,
+    without_nulls,
+)
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
 MAX_NAME_LENGTH = 54
@@ -247,6 +256,7 @@ class TrainingJobSpec(Model):
             max_length=16,
             description="Requests and limits of each pod, merged over the profile's by name: cpu, memory, nvidia.com/gpu, ...",
         ),
+        BeforeValidator(without_nulls),
     ] = {}
     rendezvous: Annotated[
         Rendezvous | None,

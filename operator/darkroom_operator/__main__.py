@@ -1,0 +1,5 @@
+"""`python -m darkroom_operator`."""
+
+from darkroom_operator.main import main
+
+main()

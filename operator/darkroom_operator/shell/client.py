@@ -1,0 +1,228 @@
+"""Requests to the API server: dicts in, dicts out, with time-outs and bounded retries."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from darkroom_api import names
+from darkroom_operator.core.types import Body
+from darkroom_operator.shell.endpoint import Endpoint
+
+TIMEOUT = 15.0
+TRIES = 4
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A collection of the API."""
+
+    root: str
+    plural: str
+    kind: str
+
+    def path(self, namespace: str | None = None, name: str = "", *, subresource: str = "") -> str:
+        """URL path; without a namespace, of the collection in all of them."""
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        tail = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{self.root}{scope}/{self.plural}{tail}"
+
+
+TRAINING_JOBS = Resource(f"/apis/{names.API_VERSION}", "trainingjobs", "TrainingJob")
+JOBS = Resource("/apis/batch/v1", "jobs", "Job")
+PODS = Resource("/api/v1", "pods", "Pod")
+SERVICES = Resource("/api/v1", "services", "Service")
+EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
+BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES)}
+
+
+class ApiError(Exception):
+    """The API server's no; `code` 0: it could not be reached."""
+
+    def __init__(self, code: int, reason: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code, self.reason, self.message, self.retry_after = code, reason, message, retry_after
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed in a moment."""
+        return self.code in (0, 429) or self.code >= 500
+
+
+OnRequest = Callable[[str, str, int], None]
+"""Told of every answer: verb, resource, code."""
+
+
+class Client:
+    """One session to one API server."""
+
+    def __init__(self, endpoint: Endpoint, on_request: OnRequest) -> None:
+        self._server = endpoint.server.rstrip("/")
+        self._session = endpoint.session()
+        self._on_request = on_request
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._session.close()
+
+    async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
+        """Every object, and the resourceVersion of the list; in pages of 500."""
+        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        items: list[Object] = []
+        while True:
+            page = await self._request("GET", resource, resource.path(namespace), query=query)
+            items += page.get("items") or []
+            if not (more := page["metadata"].get("continue")):
+                return items, page["metadata"]["resourceVersion"]
+            query["continue"] = more
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, selector: str, *, version: str, seconds: float, silence: float
+    ) -> AsyncIterator[Object]:
+        """Events and bookmarks from `version` on, until the server closes; TimeoutError after `silence` seconds of nothing."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+        }
+        if selector:
+            query["labelSelector"] = selector
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=silence)
+        url = self._server + resource.path(namespace)
+        async with self._session.get(url, params=query, timeout=timeout) as response:
+            self._on_request("watch", resource.plural, response.status)
+            if response.status != 200:
+                raise await _error(response)
+            async for line in _lines(response.content):
+                yield json.loads(line)
+
+    async def create(self, resource: Resource, body: Body) -> Object:
+        """POST; ApiError 409 if the name is taken."""
+        path = resource.path(body["metadata"]["namespace"])
+        return await self._request("POST", resource, path, body=body)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object."""
+        return await self._request("GET", resource, resource.path(namespace, name))
+
+    async def apply(self, resource: Resource, body: Body) -> Object:
+        """Server-side apply as our field manager, taking over fields that others set."""
+        meta = body["metadata"]
+        return await self._request(
+            "PATCH",
+            resource,
+            resource.path(meta["namespace"], meta["name"]),
+            body=body,
+            content="application/apply-patch+yaml",
+            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+        )
+
+    async def replace_status(self, resource: Resource, body: Body, status: Body) -> Object:
+        """Store a whole status, if the object is still the one that it was computed from; ApiError 409 otherwise."""
+        meta = body["metadata"]
+        kept = {key: meta[key] for key in ("name", "namespace", "resourceVersion", "uid")}
+        whole = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": kept, "status": status}
+        patch = _cleared(body.get("status") or {}, status)
+        return await self._request(
+            "PATCH",
+            resource,
+            resource.path(meta["namespace"], meta["name"], subresource="status"),
+            body=whole | {"status": patch},
+            content="application/merge-patch+json",
+            query={"fieldManager": names.FIELD_MANAGER},
+        )
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, propagation: str) -> None:
+        """DELETE of that very object; one that is gone already is fine."""
+        options = {"propagationPolicy": propagation, "preconditions": {"uid": uid}}
+        try:
+            await self._request("DELETE", resource, resource.path(namespace, name), body=options)
+        except ApiError as error:
+            if error.code not in (404, 409):  # 409: the name has an object of another UID by now
+                raise
+
+    async def _request(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        *,
+        body: Body | None = None,
+        content: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Object:
+        """One request, tried again while the answer is a passing one. Every write here may be repeated without harm."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return await self._once(verb, resource, path, body=body, content=content, query=query)
+            except ApiError as error:
+                if not error.passing or attempt == TRIES:
+                    raise
+                pause = error.retry_after if error.retry_after is not None else 0.2 * 2.0**attempt
+                await asyncio.sleep(min(pause, 10.0) * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
+        raise AssertionError("the last try returns or raises")
+
+    async def _once(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        *,
+        body: Body | None,
+        content: str,
+        query: Mapping[str, str] | None,
+    ) -> Object:
+        try:
+            async with self._session.request(
+                verb,
+                self._server + path,
+                data=None if body is None else json.dumps(body),
+                params=query,
+                headers={"Content-Type": content, "Accept": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+            ) as response:
+                self._on_request(verb.lower(), resource.plural, response.status)
+                if response.status >= 400:
+                    raise await _error(response)
+                answer: Object = await response.json()
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._on_request(verb.lower(), resource.plural, 0)
+            raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}") from error
+
+
+def _cleared(old: Body, new: Body) -> Object:
+    """The merge patch that turns `old` into `new`: keys that vanish must be null, at every level."""
+    patch: Object = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        both = isinstance(value, Mapping) and isinstance(before, Mapping)
+        patch[key] = _cleared(before, value) if both and before is not None else value
+    return patch
+
+
+async def _error(response: aiohttp.ClientResponse) -> ApiError:
+    text = (await response.text())[:2000]
+    try:
+        status = json.loads(text)
+        reason, message = status.get("reason", ""), status.get("message", text)
+    except (ValueError, AttributeError):
+        reason, message = response.reason or "", text
+    after = response.headers.get("Retry-After", "")
+    return ApiError(response.status, reason, message, retry_after=float(after) if after.isdigit() else None)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length; the stream's own readline has a limit."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line

@@ -1,0 +1,158 @@
+"""Prometheus metrics and health. Labels are bounded: namespace, profile, state, result, reason; never a job's name."""
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from darkroom_operator.core.types import Body
+
+QUEUE = "trainingjobs"
+_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+
+
+class Metrics:
+    """Everything that is counted, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        here = self.registry
+        self.queue_depth = Gauge("workqueue_depth", "Keys that wait", ["name"], registry=here).labels(QUEUE)
+        self.queue_adds = Counter("workqueue_adds", "Keys added", ["name"], registry=here).labels(QUEUE)
+        self.queue_retries = Counter("workqueue_retries", "Keys retried", ["name"], registry=here).labels(QUEUE)
+        wait = Histogram("workqueue_queue_duration_seconds", "Wait of a key", ["name"], buckets=_BUCKETS, registry=here)
+        self.queue_wait = wait.labels(QUEUE)
+        work = Histogram("workqueue_work_duration_seconds", "Work on a key", ["name"], buckets=_BUCKETS, registry=here)
+        self.queue_work = work.labels(QUEUE)
+        self.reconciles = Counter("darkroom_reconcile", "Reconciles by result", ["result"], registry=self.registry)
+        self.requests = Counter(
+            "darkroom_api_requests", "Answers of the API server", ["verb", "resource", "code"], registry=self.registry
+        )
+        self.finished = Counter(
+            "darkroom_trainingjobs_finished",
+            "TrainingJobs that ended",
+            ["namespace", "profile", "result", "reason"],
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "darkroom_attempts",
+            "Attempts that ended",
+            ["namespace", "profile", "result", "reason"],
+            registry=self.registry,
+        )
+        self.profiles_loaded = Gauge("darkroom_profiles_loaded", "Profiles in force", registry=self.registry)
+        self.profiles_ok = Gauge(
+            "darkroom_profiles_last_reload_successful", "1: the profiles file is in force", registry=self.registry
+        )
+
+    def count_request(self, verb: str, resource: str, code: int) -> None:
+        """Told by the client of every answer."""
+        self.requests.labels(verb, resource, str(code)).inc()
+
+    def count_endings(self, body: Body, old: Body, new: Body) -> None:
+        """Told when a status has been stored: attempts and jobs that it ends are counted once."""
+        place = (body["metadata"]["namespace"], body["spec"].get("profile", "default"))
+        known = {a["uid"] for a in old.get("attempts", []) if a.get("endTime")}
+        for attempt in new.get("attempts", []):
+            if attempt.get("endTime") and attempt["uid"] not in known:
+                self.attempts.labels(*place, attempt["result"], attempt.get("reason", "")).inc()
+        if new.get("finished") and not old.get("finished"):
+            reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
+            self.finished.labels(*place, new["state"], reason).inc()
+
+
+class JobStates(Collector):
+    """TrainingJobs by namespace, profile and state, counted when somebody asks."""
+
+    def __init__(self, bodies: Callable[[], Iterable[Body]]) -> None:
+        self._bodies = bodies
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge."""
+        family = GaugeMetricFamily(
+            "darkroom_trainingjobs", "TrainingJobs that exist", labels=["namespace", "profile", "state"]
+        )
+        tally = Tally(
+            (
+                body["metadata"]["namespace"],
+                body.get("spec", {}).get("profile", "default"),
+                body.get("status", {}).get("state", "Pending"),
+            )
+            for body in self._bodies()
+        )
+        for place, count in tally.items():
+            family.add_metric(place, count)
+        yield family
+
+
+class StreamAges(Collector):
+    """Seconds since each stream of the API server was last heard."""
+
+    def __init__(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        self._ages = ages
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge."""
+        family = GaugeMetricFamily(
+            "darkroom_watch_last_activity_seconds", "Age of the last sign of life", labels=["resource"]
+        )
+        for name, age in self._ages().items():
+            family.add_metric((name,), age)
+        yield family
+
+
+class Health:
+    """Signs of life of every stream, and whether the caches are in step."""
+
+    def __init__(self, stale_seconds: float) -> None:
+        self._stale = stale_seconds
+        self._streams: dict[str, Callable[[], float]] = {}
+        self._synced: list[Callable[[], bool]] = []
+
+    def watch_stream(self, name: str, last_activity: Callable[[], float]) -> None:
+        """`last_activity` tells the time.monotonic() of the last line, bookmark or connection."""
+        self._streams[name] = last_activity
+
+    def wait_for(self, synced: Callable[[], bool]) -> None:
+        """Not ready before `synced` is true."""
+        self._synced.append(synced)
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each stream was last heard."""
+        now = time.monotonic()
+        return {name: now - heard() for name, heard in self._streams.items()}
+
+    def dead(self) -> list[str]:
+        """Streams that have been silent for too long."""
+        return [f"{name} (silent for {age:.0f} s)" for name, age in self.ages().items() if age > self._stale]
+
+    def ready(self) -> bool:
+        """Every cache has its first list."""
+        return all(synced() for synced in self._synced)
+
+
+async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
+    """Start the HTTP endpoint: /metrics, /healthz, /readyz."""
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), content_type="text/plain")
+
+    async def show_health(_: web.Request) -> web.Response:
+        dead = health.dead()
+        return web.Response(status=500 if dead else 200, text=f"dead: {', '.join(dead)}" if dead else "ok")
+
+    async def show_ready(_: web.Request) -> web.Response:
+        return web.Response(status=200 if health.ready() else 503, text="ok" if health.ready() else "waiting for lists")
+
+    app = web.Application()
+    app.add_routes(
+        [web.get("/metrics", show_metrics), web.get("/healthz", show_health), web.get("/readyz", show_ready)]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, None, port).start()
+    return runner

@@ -1,0 +1,120 @@
+"""A keyed work queue as client-go's: de-duplicated, one worker per key at a time, back-off with jitter, delayed adds.
+
+The metrics carry client-go's names, so dashboards for Go controllers read them.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from darkroom_operator.shell.metrics import Metrics
+
+log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Hashable)
+BASE_SECONDS, CAP_SECONDS = 0.2, 300.0
+
+
+class KeyedQueue(Generic[K]):
+    """Keys to be worked on. `work(key)` is never run twice at once for one key; an add meanwhile runs it again afterwards."""
+
+    def __init__(self, work: Callable[[K], Awaitable[None]], metrics: Metrics, *, workers: int = 8) -> None:
+        self._work, self._metrics, self._workers = work, metrics, workers
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._queued: dict[K, float] = {}
+        self._active: set[K] = set()
+        self._again: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        self._alarm = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    def add(self, key: K) -> None:
+        """Work on it as soon as a worker is free. Adding a key that waits already changes nothing."""
+        self._metrics.queue_adds.inc()
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued[key] = time.monotonic()
+            self._ready.put_nowait(key)
+            self._metrics.queue_depth.set(len(self._queued))
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Work on it in `seconds`, unless an earlier time is set."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        due = time.monotonic() + seconds
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, next(self._order), key))
+            self._alarm.set()
+
+    def add_failed(self, key: K) -> None:
+        """Work on it after the key's back-off: doubled at each failure in a row, up to five minutes, with jitter."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        self._metrics.queue_retries.inc()
+        seconds = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(count, 20))
+        self.add_after(key, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
+
+    def forget(self, key: K) -> None:
+        """The last try went well: the back-off starts anew."""
+        self._failures.pop(key, None)
+
+    async def run(self) -> None:
+        """Work for ever; cancelling it ends the work that is under way."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._wake())
+            for _ in range(self._workers):
+                group.create_task(self._worker())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the work that is under way, at most `seconds`."""
+        self._idle.clear()
+        if self._active:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+
+    async def _wake(self) -> None:
+        """Move keys whose time has come to the ready ones."""
+        while True:
+            now = time.monotonic()
+            while self._heap and self._heap[0][0] <= now:
+                due, _, key = heapq.heappop(self._heap)
+                if self._due.get(key) == due:  # otherwise an earlier time took its place
+                    del self._due[key]
+                    self.add(key)
+            self._alarm.clear()
+            wait = self._heap[0][0] - now if self._heap else None
+            try:
+                await asyncio.wait_for(self._alarm.wait(), wait)
+            except TimeoutError:
+                continue
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            began = time.monotonic()
+            self._metrics.queue_wait.observe(began - self._queued.pop(key))
+            self._metrics.queue_depth.set(len(self._queued))
+            self._active.add(key)
+            try:
+                await self._work(key)
+            except Exception:  # a bug in one job must not stop the others
+                log.exception("reconcile failed; it is tried again", extra={"object": key})
+                self.add_failed(key)
+            finally:
+                self._active.discard(key)
+                if not self._active:
+                    self._idle.set()
+                self._metrics.queue_work.observe(time.monotonic() - began)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)

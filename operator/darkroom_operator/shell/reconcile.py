@@ -1,0 +1,232 @@
+"""Gather, decide, act: one TrainingJob at a time. The decision is `plan`, which is pure; this carries it out."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from darkroom_api import names
+from darkroom_operator.core.conditions import timestamp
+from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Plan, Refusal
+from darkroom_operator.shell.cache import Cache, Key
+from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client
+from darkroom_operator.shell.metrics import Metrics
+from darkroom_operator.shell.profiles import Profiles
+from darkroom_operator.shell.queue import KeyedQueue
+from darkroom_operator.shell.store import Store
+
+log = logging.getLogger(__name__)
+EVENT_MEMORY, EVENT_SECONDS = 2000, 600.0
+
+
+class Caches:
+    """The caches of all children, in every namespace that is served."""
+
+    def __init__(self, jobs: list[Cache], pods: list[Cache], services: list[Cache]) -> None:
+        self.jobs, self.pods, self.services = jobs, pods, services
+
+    def all(self) -> list[Cache]:
+        """Every cache."""
+        return [*self.jobs, *self.pods, *self.services]
+
+    def of(self, key: Key) -> Children:
+        """What belongs to one TrainingJob."""
+        departed = [body for cache in self.pods for body in cache.departed(key)]
+        present = [body for cache in self.pods for body in cache.present(key)]
+        return Children(
+            jobs=tuple(body for cache in self.jobs for body in cache.present(key)),
+            pods=(*present, *departed),
+            services=tuple(body for cache in self.services for body in cache.present(key)),
+            departed=frozenset(body["metadata"]["uid"] for body in departed),
+        )
+
+    def put(self, body: Body) -> None:
+        """The answer to our own write, before the watch brings it."""
+        for cache in self.all():
+            if cache.resource.kind == body["kind"] and cache.namespace in (None, body["metadata"]["namespace"]):
+                cache.put(body)
+
+    def forget(self, key: Key) -> None:
+        """The TrainingJob is gone."""
+        for cache in self.all():
+            cache.forget(key)
+
+
+class Reconciler:
+    """Works on keys of the queue."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        caches: Caches,
+        profiles: Profiles,
+        metrics: Metrics,
+        *,
+        plan: Callable[[Facts], Plan],
+        reporter: str,
+    ) -> None:
+        self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
+        self._metrics, self._plan, self._reporter = metrics, plan, reporter
+        self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
+        self.queue: KeyedQueue[Key] | None = None
+
+    async def __call__(self, key: Key) -> None:
+        """Reconcile one TrainingJob."""
+        body = self._store.get(key)
+        if body is None:
+            self._caches.forget(key)
+            return
+        if not all(cache.synced.is_set() for cache in self._caches.all()):
+            self._later(key, 0.2)
+            return
+        facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
+        decision = self._plan(facts)
+        refusal = await self._act(body, decision)
+        if refusal:
+            decision = self._plan(Facts(body, facts.children, facts.now, facts.profiles, refusal))
+        await self._finish(key, body, decision, refused=refusal is not None)
+
+    async def _act(self, body: Body, decision: Plan) -> Refusal | None:
+        """Carry out the writes to children; the first final no ends it. Passing trouble is raised, and so retried."""
+        for desired in decision.apply:
+            if no := await self._write(body, desired, create=False):
+                return no
+        for desired in decision.create:
+            if no := await self._write(body, desired, create=True):
+                return no
+        for target in decision.delete:
+            await self._delete(body, target)
+        return None
+
+    async def _write(self, body: Body, desired: Body, *, create: bool) -> Refusal | None:
+        resource = BY_KIND[desired["kind"]]
+        try:
+            if create:
+                stored = await self._client.create(resource, desired)
+            else:
+                stored = await self._client.apply(resource, desired)
+        except ApiError as error:
+            if error.passing:
+                raise
+            return await self._refused(body, desired, error)
+        self._caches.put(stored)
+        log.info("%s %s", "created" if create else "applied", _words(desired), extra=_reference(body))
+        return None
+
+    async def _refused(self, body: Body, desired: Body, error: ApiError) -> Refusal | None:
+        """None where "already exists" means that an earlier try of ours got through."""
+        kind, meta = desired["kind"], desired["metadata"]
+        if error.code == 403 and "being terminated" in error.message:
+            return None  # the namespace goes, and the job with it
+        if error.code != 409:
+            return Refusal(kind, meta["name"], error.code, error.message)
+        found = await self._client.get(BY_KIND[kind], meta["namespace"], meta["name"])
+        owners = [owner["uid"] for owner in found["metadata"].get("ownerReferences", [])]
+        if body["metadata"]["uid"] in owners:
+            self._caches.put(found)
+            return None
+        return Refusal(kind, meta["name"], 409, "the name belongs to an object of somebody else")
+
+    async def _delete(self, body: Body, target: Delete) -> None:
+        """Foreground for Jobs: the Job stays until its pods are gone, which is how the next look knows."""
+        propagation = "Foreground" if target.kind == "Job" else "Background"
+        namespace = body["metadata"]["namespace"]
+        await self._client.delete(BY_KIND[target.kind], namespace, target.name, uid=target.uid, propagation=propagation)
+        log.info("deleted %s %s", target.kind, target.name, extra=_reference(body))
+
+    async def _finish(self, key: Key, body: Body, decision: Plan, *, refused: bool) -> None:
+        """Store the status, then tell the events, then set the alarm."""
+        stored = await self._store_status(key, body, decision)
+        if not stored:
+            return
+        for event in decision.events:
+            await self._tell(body, event)
+        if self.queue is None:
+            return
+        if refused:
+            self._metrics.reconciles.labels("refused").inc()
+            self.queue.add_failed(key)
+            return
+        self._metrics.reconciles.labels("ok").inc()
+        self.queue.forget(key)
+        if decision.requeue_after is not None:
+            self.queue.add_after(key, decision.requeue_after)
+
+    async def _store_status(self, key: Key, body: Body, decision: Plan) -> bool:
+        """False if the job is not what the plan was made for any more; the newer one is on its way."""
+        old = body.get("status") or {}
+        if decision.status is None or decision.status == old:
+            return True
+        try:
+            stored = await self._client.replace_status(TRAINING_JOBS, body, decision.status)
+        except ApiError as error:
+            if error.code == 404:
+                self._store.remove(key, body["metadata"]["uid"])
+            elif error.code == 409:
+                self._metrics.reconciles.labels("conflict").inc()
+                self._later(key, 1.0)  # the newer body's own event comes first; this is for the case that it got lost
+            else:
+                raise
+            return False
+        self._store.put(stored)
+        self._metrics.count_endings(body, old, decision.status)
+        return True
+
+    async def _tell(self, body: Body, event: Event) -> None:
+        """Best effort, and not the same words about the same job twice in ten minutes."""
+        now, identity = datetime.now(UTC), (body["metadata"]["uid"], event.reason, event.note)
+        before = self._told.get(identity)
+        if before and (now - before).total_seconds() < EVENT_SECONDS:
+            return
+        self._told[identity] = now
+        while len(self._told) > EVENT_MEMORY:
+            self._told.popitem(last=False)
+        try:
+            await self._client.create(EVENTS, _event(body, event, now, self._reporter))
+        except ApiError as error:
+            log.info("an event could not be told: %s", error, extra=_reference(body))
+
+    def _later(self, key: Key, seconds: float) -> None:
+        if self.queue:
+            self.queue.add_after(key, seconds)
+
+
+def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, Any]:
+    meta = body["metadata"]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{meta['name']}-", "namespace": meta["namespace"]},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": event.type,
+        "reason": event.reason,
+        "action": event.action,
+        "note": event.note,
+        "reportingController": f"{names.GROUP}/operator",
+        "reportingInstance": reporter[:128],
+        "regarding": {
+            "apiVersion": names.API_VERSION,
+            "kind": "TrainingJob",
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+    }
+
+
+def _words(desired: Body) -> str:
+    return f"{desired['kind']} {desired['metadata']['name']}"
+
+
+def _reference(body: Body) -> dict[str, Any]:
+    meta = body["metadata"]
+    return {
+        "object": {
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "uid": meta["uid"],
+            "at": timestamp(datetime.now(UTC)),
+        }
+    }

@@ -1,0 +1,78 @@
+"""What the operator is told by its environment; the chart sets it."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Defaults suit a pod of the chart; DARKROOM_<NAME> in the environment overrides each."""
+
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve, comma-separated; empty: the whole cluster."""
+    profiles: Path = field(default_factory=lambda: Path("/etc/darkroom/profiles.yaml"))
+    """The profiles file; it is read again when it changes."""
+    metrics_port: int = 8080
+    """Port of /metrics, /healthz and /readyz."""
+    log_level: str = "INFO"
+    log_format: str = "json"
+    """`json`: an object a line; `plain`: for a terminal."""
+    workers: int = 8
+    """Jobs that are reconciled at the same time."""
+    resync_seconds: float = 600.0
+    """Every job is looked at again this often, whether or not something happened."""
+    watch_seconds: float = 120.0
+    """Life of one watch request; a stream that does not come back after it counts as dead."""
+    silence_seconds: float = 70.0
+    """A stream without a line or bookmark for this long is opened anew; the API server sends one every minute."""
+    stale_seconds: float = 200.0
+    """/healthz turns red when a stream has been silent for this long."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read DARKROOM_*; ValueError names the variable."""
+        readers: dict[str, Callable[[str], Any]] = {
+            "namespaces": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+            "profiles": Path,
+            "metrics_port": _between(int, 1, 65535),
+            "log_level": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+            "log_format": _one_of("json", "plain"),
+            "workers": _between(int, 1, 256),
+            "resync_seconds": _between(float, 1, 86400),
+            "watch_seconds": _between(float, 1, 3600),
+            "silence_seconds": _between(float, 0.1, 3600),
+            "stale_seconds": _between(float, 0.1, 86400),
+        }
+        given = {}
+        for name, read in readers.items():
+            variable = f"DARKROOM_{name.upper()}"
+            if text := environment.get(variable, ""):
+                try:
+                    given[name] = read(text)
+                except ValueError as error:
+                    raise ValueError(f"{variable}={text!r}: {error}") from None
+        return cls(**given)
+
+
+def _between(kind: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        number = kind(text)
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low} to {high}")
+        return number
+
+    return read
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return read

@@ -1,0 +1,63 @@
+"""TrainingJobs as last seen, whichever way they came: a watch event, a list, the answer to our own write."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from darkroom_operator.core.types import Body
+from darkroom_operator.shell.cache import Key
+
+
+class Store:
+    """The newest body of each TrainingJob."""
+
+    def __init__(self, on_change: Callable[[Key], None]) -> None:
+        self._bodies: dict[Key, Body] = {}
+        self._on_change = on_change
+        self.last_activity = time.monotonic()
+
+    def get(self, key: Key) -> Body | None:
+        """The body, or None if there is no such job."""
+        return self._bodies.get(key)
+
+    def bodies(self) -> list[Body]:
+        """Every job."""
+        return list(self._bodies.values())
+
+    def put(self, body: Body) -> None:
+        """Take in a body unless a newer one is known."""
+        key = key_of(body)
+        known = self._bodies.get(key)
+        if known is None or _version(known) < _version(body):
+            self._bodies[key] = body
+            self._on_change(key)
+
+    def remove(self, key: Key, uid: str) -> None:
+        """That very job is gone; a namesake stays."""
+        known = self._bodies.get(key)
+        if known is not None and known["metadata"]["uid"] == uid:
+            del self._bodies[key]
+            self._on_change(key)
+
+    def replace(self, bodies: Iterable[Body], version: str, namespace: str | None) -> None:
+        """A list: what it lacks is gone, unless it is newer than the list."""
+        listed = {body["metadata"]["uid"] for body in bodies}
+        for key, body in list(self._bodies.items()):
+            in_scope = namespace is None or key[0] == namespace
+            if in_scope and body["metadata"]["uid"] not in listed and _version(body) <= int(version):
+                self.remove(key, body["metadata"]["uid"])
+        for body in bodies:
+            self.put(body)
+
+    def touch_all(self) -> None:
+        """Have every job looked at again."""
+        for key in list(self._bodies):
+            self._on_change(key)
+
+
+def key_of(body: Body) -> Key:
+    """Namespace and name."""
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _version(body: Body) -> int:
+    return int(body["metadata"]["resourceVersion"])

@@ -1,5 +1,6 @@
 """An API server with the CRD in it, and nothing else: no node, no operator."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 
@@ -23,8 +24,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def server(cluster: Cluster) -> Iterator[Server]:
     """A connection, once the CRD is served."""
-    server = Server(Kube(cluster.kubeconfig))
-    cluster.kubectl("apply", "-f", "-", input=json.dumps(training_job_crd()))
-    eventually(lambda: server.call("GET", JOBS).accepted, what="trainingjobs are served")
-    yield server
-    server.close()
+    with contextlib.closing(Server(Kube(cluster.kubeconfig))) as server:
+        cluster.kubectl("apply", "-f", "-", input=json.dumps(training_job_crd()))
+        eventually(lambda: server.call("GET", JOBS).accepted, what="trainingjobs are served")
+        yield server

@@ -54,7 +54,10 @@ class Server:
     def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Answer:
         self._connection.request(method, path, json.dumps(body).encode(), {"Content-Type": kind})
         response = self._connection.getresponse()
-        return Answer(response.status, json.loads(response.read()), response.headers.get_all("Warning", []))
+        text = response.read()
+        is_json = response.headers.get_content_type() == "application/json"
+        content = json.loads(text) if is_json else {"message": text.decode()}
+        return Answer(response.status, content, response.headers.get_all("Warning", []))
 
     def create(self, body: dict[str, Any], *, validation: str = "Strict") -> Answer:
         """Try to create a TrainingJob, with the field validation that kubectl asks for."""

@@ -88,14 +88,14 @@ def _configure(settings: kopf.OperatorSettings, watch_seconds: float, silence_se
     settings.posting.enabled = False
     settings.networking.request_timeout = TIMEOUT
     settings.networking.error_backoffs = Backoffs()
-    settings.watching.server_timeout = watch_seconds
+    settings.watching.server_timeout = max(1, round(watch_seconds))  # goes into the URL: whole seconds
     settings.watching.inactivity_timeout = silence_seconds
     settings.watching.chunk_size = 500
     settings.watching.reconnect_backoff = 1.0
 
 
 async def run(handlers: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
-    """Kopf, until `stop` or until it gives up."""
+    """Kopf, until `stop` or until it gives up. It handles SIGTERM itself and ends; that is then our `stop` too."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event otherwise
     await kopf.operator(
         registry=handlers,
@@ -104,6 +104,7 @@ async def run(handlers: kopf.OperatorRegistry, settings: Settings, stop: asyncio
         namespaces=settings.namespaces,
         stop_flag=stop,
     )
+    stop.set()
 
 
 async def resync(client: Client, store: Store, settings: Settings) -> None:

@@ -1,0 +1,67 @@
+{{/* Name of the objects: a DNS label. */}}
+{{- define "darkroom.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "darkroom.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "darkroom.labels" -}}
+{{ include "darkroom.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: darkroom
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "darkroom.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "darkroom.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* An image's reference: (dict "root" $ "image" .Values.image) */}}
+{{- define "darkroom.image" -}}
+{{- $registry := .root.Values.imageRegistry | trimSuffix "/" -}}
+{{- $name := empty $registry | ternary .image.repository (printf "%s/%s" $registry .image.repository) -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator may do with the objects of a namespace: the same in a ClusterRole and in a Role. */}}
+{{- define "darkroom.rules" -}}
+- apiGroups: [darkroom.dev]
+  resources: [trainingjobs]
+  verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
+- apiGroups: [darkroom.dev]
+  resources: [trainingjobs/status]
+  verbs: [patch]
+- apiGroups: [darkroom.dev]
+  resources: [trainingjobs/finalizers] # children block their owner's deletion, which OpenShift asks this right for
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

@@ -1,0 +1,201 @@
+"""What the chart renders, and what it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from darkroom_operator.core.profile import Profile, parse_profiles
+from tests.chart.conftest import CHART, NAMESPACE, Helm, Object, Render, only
+from tests.chart.values import EVERYTHING, PROFILE
+
+ALLOWED = {
+    ("darkroom.dev", "trainingjobs"): {"get", "list", "watch", "delete"},
+    ("darkroom.dev", "trainingjobs/status"): {"patch"},
+    ("darkroom.dev", "trainingjobs/finalizers"): {"update"},
+    ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
+    ("", "services"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "pods"): {"get", "list", "watch"},
+    ("events.k8s.io", "events"): {"create", "patch"},
+}
+MODES: list[Any] = [
+    pytest.param({}, id="whole cluster"),
+    pytest.param({"watchNamespaces": ["vision", "speech"]}, id="two namespaces"),
+    pytest.param(EVERYTHING, id="every option"),
+]
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_lint(offline_helm: Helm, values: Object, tmp_path: Any) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    offline_helm.run("lint", CHART, "--strict", "--values", file)
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_the_operator_gets_exactly_these_rights(render: Render, values: Object) -> None:
+    objects = render(**values)
+    name = values.get("fullnameOverride", "darkroom")
+    roles = [o for o in objects if o["kind"] in ("Role", "ClusterRole") and o["metadata"]["name"] == name]
+    assert roles
+    for role in roles:
+        assert rights(role) == ALLOWED
+
+
+def rights(role: Object) -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_no_role_has_a_wildcard_or_touches_secrets_or_creates_pods(render: Render, values: Object) -> None:
+    for role in [o for o in render(**values) if o["kind"] in ("Role", "ClusterRole")]:
+        for (group, resource), verbs in rights(role).items():
+            assert "*" not in (group, resource, *verbs)
+            assert resource not in ("secrets", "serviceaccounts", "customresourcedefinitions")
+            assert not (resource.startswith("pods") and verbs & {"create", "update", "patch", "delete"})
+
+
+def test_a_list_of_namespaces_means_roles_there_and_none_for_the_cluster(render: Render) -> None:
+    objects = render(watchNamespaces=["vision", "speech"])
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == {"vision", "speech"}
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == {"vision", "speech"}
+    assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
+    assert environment(objects)["DARKROOM_NAMESPACES"] == "vision,speech"
+
+
+def test_bindings_name_the_service_account(render: Render) -> None:
+    objects = render()
+    (subject,) = only(objects, "ClusterRoleBinding")["subjects"]
+    account = only(objects, "ServiceAccount")["metadata"]
+    assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"]) == ("darkroom", NAMESPACE)
+
+
+def environment(objects: list[Object]) -> dict[str, str]:
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def test_the_operators_environment(render: Render) -> None:
+    assert environment(render()) == {
+        "DARKROOM_NAMESPACES": "",
+        "DARKROOM_PROFILES": "/etc/darkroom/profiles.yaml",
+        "DARKROOM_METRICS_PORT": "8080",
+        "DARKROOM_LOG_LEVEL": "info",
+        "DARKROOM_LOG_FORMAT": "json",
+    }
+
+
+def test_one_operator_at_a_time_restricted_and_probed(render: Render) -> None:
+    spec = only(render(), "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    probes = {name: container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")}
+    assert probes == {
+        "livenessProbe": {"path": "/healthz", "port": "metrics"},
+        "readinessProbe": {"path": "/readyz", "port": "metrics"},
+    }
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "profiles"]
+    assert "subPath" not in mount  # kubelet never updates a file that is mounted by subPath
+
+
+def test_selectors_match_the_pods(render: Render) -> None:
+    objects = render(**EVERYTHING)
+    labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+        only(objects, "Service")["spec"]["selector"],
+        only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    monitor = only(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert monitor.items() <= only(objects, "Service")["metadata"]["labels"].items()
+
+
+def test_images(render: Render) -> None:
+    def image(objects: list[Object]) -> str:
+        return only(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    assert image(render()) == "darkroom/operator:0.1.0"
+    assert (
+        image(render(imageRegistry="registry.example.com", image={"tag": "x"}))
+        == "registry.example.com/darkroom/operator:x"
+    )
+    assert image(render(**EVERYTHING)) == f"registry.example.com/vision/darkroom/operator@sha256:{'0' * 64}"
+
+
+def test_the_operator_reads_every_profile_that_the_chart_accepts(render: Render) -> None:
+    profiles = parse_profiles(only(render(**EVERYTHING), "ConfigMap")["data"]["profiles.yaml"])
+    assert profiles["default"].image == "registry.example.com/vision/darkroom/trainer:7"
+    assert profiles["gpu"].to_wire().items() >= PROFILE.items()
+
+
+def test_the_default_profile_has_the_charts_trainer(render: Render) -> None:
+    profiles = parse_profiles(only(render(), "ConfigMap")["data"]["profiles.yaml"])
+    assert profiles == {"default": Profile(image="darkroom/trainer:0.1.0")}
+
+
+def test_chart_and_operator_know_the_same_profile_fields() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["$defs"]["profile"]["properties"]
+    fields = Profile.model_json_schema(by_alias=True)["properties"]
+    assert set(schema) == set(fields) == set(PROFILE)
+    assert set(schema["securityContext"]["properties"]) == set(PROFILE["securityContext"])  # type: ignore[arg-type]
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    assert set(schema) - {"global"} == set(yaml.safe_load((CHART / "values.yaml").read_text()))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_crds_are_kept(render: Render, keep: bool) -> None:
+    metadata = only(render(crds={"keep": keep}), "CustomResourceDefinition")["metadata"]
+    assert metadata.get("annotations") == ({"helm.sh/resource-policy": "keep"} if keep else None)
+
+
+def test_crds_can_be_left_out(render: Render) -> None:
+    assert not [o for o in render(crds={"install": False}) if o["kind"] == "CustomResourceDefinition"]
+
+
+def test_people_get_the_rights_of_their_namespace_role(render: Render) -> None:
+    objects = render()
+    edit = only(objects, "ClusterRole", "darkroom-edit")
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+    assert not [
+        o for o in render(rbac={"aggregateToUserRoles": False}) if o["metadata"]["name"].endswith(("-edit", "-view"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        pytest.param({"watchNamespace": ["a"]}, "watchNamespace", id="a misspelt value"),
+        pytest.param({"watchNamespaces": "a"}, "watchNamespaces", id="a string for a list"),
+        pytest.param({"profiles": {"default": {"pricePerHour": "1"}}}, "pricePerHour", id="a misspelt profile field"),
+        pytest.param({"profiles": {"default": {"pricePerNodeHour": 0.5}}}, "pricePerNodeHour", id="a float price"),
+        pytest.param({"profiles": {"default": {"maxNodes": 0}}}, "maxNodes", id="no nodes"),
+        pytest.param({"profiles": {"Default": {}}}, "Default", id="a profile with an upper-case name"),
+        pytest.param({"profiles": {"default": {"securityContext": {"runAsUser": 0}}}}, "runAsUser", id="root"),
+        pytest.param({"profiles": {"default": {"resources": {"cpu": "two"}}}}, "cpu", id="no quantity"),
+        pytest.param({"log": {"level": "loud"}}, "level", id="no such level"),
+        pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
+        pytest.param({"replicas": 2}, "replicas", id="two operators"),
+    ],
+)
+def test_bad_values_are_refused_by_name(offline_helm: Helm, tmp_path: Any, values: Object, field: str) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = offline_helm("template", "darkroom", CHART, "--values", file)
+    assert done.returncode != 0
+    assert field in done.stderr

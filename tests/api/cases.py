@@ -10,7 +10,10 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from darkroom_api import names
 from darkroom_api.crd import training_job_crd
@@ -605,6 +608,19 @@ def _name(path: str) -> str:
 
 
 CASES = [*WRITTEN, *_from_schema()]
+
+
+# --- Samples: what users copy. ---
+
+SAMPLES = Path(__file__).resolve().parents[2] / "deploy/samples"
+
+
+def samples() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every TrainingJob in the samples, with the name of its file."""
+    for file in sorted(SAMPLES.glob("*.yaml")):
+        for body in yaml.safe_load_all(file.read_text()):
+            if body and body["kind"] == "TrainingJob":
+                yield file.name, body
 
 
 # --- Specs that nobody would write: up to three fields of a good one replaced by something. ---

@@ -18,6 +18,7 @@ from localcluster import Cluster
 from tests.api.cases import (
     CASES,
     CONTAINER,
+    SAMPLES,
     STATUS,
     STATUS_CASES,
     UPDATES,
@@ -26,6 +27,7 @@ from tests.api.cases import (
     Case,
     Update,
     edit,
+    samples,
     strange_specs,
     training_job,
 )
@@ -56,6 +58,12 @@ def test_update(server: Server, update: Update):
     assert answer.accepted == (update.refused == ()), answer.body
     refused = [line.split(":")[0] for line in answer.complaints if "is immutable" in line]
     assert sorted(refused) == sorted(f"spec.{field}" for field in update.refused)
+
+
+def test_samples(cluster: Cluster, server: Server):
+    """As users apply them: kubectl reads YAML by other rules than Python does."""
+    said = cluster.kubectl("apply", "--dry-run=server", "-f", str(SAMPLES))
+    assert said.count("trainingjob.darkroom.dev/") == len(list(samples())) > 0, said
 
 
 def test_strange_specs_have_one_verdict(server: Server):

@@ -12,7 +12,7 @@ from darkroom_api.v1alpha1.common import Model, Rule
 from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec, immutable_changes, name_problem
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from tests.api.cases import CASES, CONTAINER, STATUS_CASES, UPDATES, VISION, WRITTEN, Case, Update
+from tests.api.cases import CASES, CONTAINER, STATUS_CASES, UPDATES, VISION, WRITTEN, Case, Update, samples
 
 
 def complaints(case: Case) -> list[str]:
@@ -47,6 +47,11 @@ def test_status_verdict(case: Case):
     found = problems(TrainingJobStatus, case.spec)
     assert (found == []) == case.accepted, found
     assert [word for word in case.words if word not in "\n".join(found)] == []
+
+
+def test_samples():
+    wrong = {file: found for file, body in samples() if (found := problems(TrainingJobSpec, body["spec"]))}
+    assert wrong == {}
 
 
 def test_ids_are_unique():

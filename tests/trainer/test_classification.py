@@ -206,3 +206,9 @@ def test_a_missing_weights_file_is_a_config_error_that_names_it(data, tmp_path):
     config = vision_config(data, tmp_path / "run", weights=tmp_path, model=model)
     with pytest.raises(ConfigError, match=r"absent\.pth"):
         make_task(config).build_model()
+
+
+def test_weights_without_their_folder_are_a_config_error(data, tmp_path):
+    model = {"architecture": "resnet18", "weights": {"claim": "weights", "path": "/w.pth"}}
+    with pytest.raises(ConfigError, match="weightsDir"):
+        make_task(vision_config(data, tmp_path / "run", model=model)).build_model()

@@ -61,6 +61,10 @@ def half_transparent_palette() -> io.BytesIO:
         pytest.param(encoded(flat("LA", (0, 128))), (127, 127, 127), 1, id="grey with alpha"),
         pytest.param(encoded(flat("RGB", (1, 2, 3)), transparency=(1, 2, 3)), (255, 255, 255), 0, id="colour key"),
         pytest.param(encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG"), (255, 0, 0), 4, id="CMYK JPEG"),
+        pytest.param(
+            encoded(flat("RGB", (9, 99, 199)), "MPO", save_all=True, append_images=[flat("RGB", "red")]),
+            (9, 99, 199), 4, id="a phone's JPEG with a second picture",
+        ),
     ],
 )  # fmt: skip
 def test_every_mode_becomes_rgb(file, expected, tolerance):

@@ -156,6 +156,20 @@ def test_a_file_in_place_of_the_folder(tmp_path):
         read_folder(tmp_path / "file")
 
 
+def test_a_class_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, *numbered("cat", 2), *numbered("dog", 2))
+    scandir = os.scandir
+
+    def refuse(path):
+        if path.endswith(b"/dog"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"class folder .*/dog cannot be read: Permission denied"):
+        read_folder(tmp_path)
+
+
 def test_names_are_two_arrays():
     raw = [b"a", b"", b"cat/\xff.png", "été.jpg".encode()]
     names = Names(raw)

@@ -20,8 +20,11 @@ EXTENSIONS = (b".png", b".jpg", b".jpeg")
 EIGHTY_TEN_TEN = Shares(0.8, 0.1, 0.1)
 
 
-class Names(Sequence[str]):
-    """Many file names in two arrays: a forked worker reads them without touching a reference count per name."""
+class Names:
+    """Many file names in two arrays: a forked worker reads them without touching a reference count per name.
+
+    Indices run from 0; there are no negative ones.
+    """
 
     def __init__(self, names: Iterable[bytes]) -> None:
         names = list(names)
@@ -36,7 +39,8 @@ class Names(Sequence[str]):
         """The name as the file system has it."""
         return self._blob[self._ends[index] : self._ends[index + 1]]
 
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+    def __getitem__(self, index: int) -> str:
+        """The name for a message."""
         return printable(self.raw(index))
 
 
@@ -140,13 +144,13 @@ def _find(path: Path, prefix: bytes = b"") -> _Found:
     """Every image below the class folders of `path`."""
     found = _Found({}, {})
     for name in _folders(path):
-        images, ignored = [], 0
-        for image, usable in walk(os.fsencode(path / os.fsdecode(name)), prefix + name + b"/"):
-            if usable:
-                images.append(image)
-            else:
-                ignored += 1
-        found.names[name], found.ignored[name] = images, ignored
+        folder = path / os.fsdecode(name)
+        try:
+            entries = list(walk(os.fsencode(folder), prefix + name + b"/"))
+        except OSError as error:
+            raise DataError(f"class folder {path / printable(name)} cannot be read: {error.strerror}") from error
+        found.names[name] = [image for image, usable in entries if usable]
+        found.ignored[name] = len(entries) - len(found.names[name])
     return found
 
 

@@ -16,6 +16,7 @@ from darkroom_trainer.data.folder import Folder, read_folder
 from darkroom_trainer.data.mix import Mixed, mix
 from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training, normalize
+from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.tasks.base import Batch, ImageSet
 from darkroom_trainer.transfer import load_weights
@@ -79,7 +80,9 @@ class Classification:
         )
         weights = self._vision.model.weights
         if weights is not None:
-            path = Path(self._weights_dir or "/", weights.path.lstrip("/"))
+            if self._weights_dir is None:
+                raise ConfigError("model.weights needs weightsDir, the folder where its claim is")
+            path = Path(self._weights_dir, weights.path.lstrip("/"))
             load_weights(
                 model,
                 path,

@@ -6,15 +6,14 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from darkroom_operator.core.training_job.plan import plan
 from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
-from darkroom_operator.shell.client import JOBS, PODS, SERVICES, TRAINING_JOBS, Client, Resource
+from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client, Resource
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
@@ -24,7 +23,6 @@ from darkroom_operator.shell.store import Store
 
 log = logging.getLogger("darkroom")
 GOODBYE_SECONDS = 10.0
-Parts = dict[str, Coroutine[Any, Any, None]]
 
 
 async def run(settings: Settings) -> None:
@@ -47,23 +45,32 @@ async def run(settings: Settings) -> None:
     reconciler = Reconciler(client, store, caches, profiles, metrics, plan=plan, reporter=socket.gethostname())
     queue: KeyedQueue[Key] = KeyedQueue(reconciler, metrics, workers=settings.workers)
     reconciler.queue = queue
-    activity = watch.StreamActivity()
+    activity = watch.StreamActivity(settings.namespaces)
     _observe(health, metrics, caches, store, activity)
+    metrics.registry.register(observability.WorkUnderWay(queue.running))
     server = await observability.serve(metrics, health, settings.metrics_port)
-    stop = asyncio.Event()
+    asked, kopf_stop = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     parts = {
         "queue": queue.run(),
         "profiles": profiles.run(),
         "resync": watch.resync(client, store, settings),
-        "kopf": watch.run(watch.registry(store, endpoint, settings, activity), settings, stop),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
+    kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
-        await _run_until(stop, parts, queue)
+        await _first_end(asked, {*tasks, last})
+        log.info("asked to stop; finishing what is under way")
+        await queue.drain(GOODBYE_SECONDS)
     finally:
+        await _cancel(tasks)
         await server.cleanup()
+        kopf_stop.set()
+        await asyncio.wait({last}, timeout=GOODBYE_SECONDS)
+        await _cancel([last])
         await client.close()
 
 
@@ -82,7 +89,9 @@ def _observe(
     store: Store,
     activity: watch.StreamActivity,
 ) -> None:
-    health.watch_stream(TRAINING_JOBS.plural, lambda: activity.last_activity)
+    for name, heard in activity.streams().items():
+        health.watch_stream(name, heard)
+    health.wait_for(store.synced.is_set)
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
@@ -90,29 +99,24 @@ def _observe(
     metrics.registry.register(observability.StreamAges(health.ages))
 
 
-async def _run_until(stop: asyncio.Event, parts: Parts, queue: KeyedQueue[Key]) -> None:
-    """Run all parts; the end of one that was not asked to end is an error of the whole."""
-    tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
-    waiting = asyncio.create_task(stop.wait(), name="stop")
+async def _first_end(asked: asyncio.Event, tasks: set[asyncio.Task[None]]) -> None:
+    """Return when we are asked to stop; a part that ends before that is an error of the whole."""
+    waiting = asyncio.create_task(asked.wait(), name="stop")
     try:
-        await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            ended = next(task for task in tasks if task.done())
-            reason = ended.exception() if not ended.cancelled() else None
-            raise RuntimeError(f"{ended.get_name()} ended by itself{_hint(reason)}") from reason
-        log.info("asked to stop; finishing what is under way")
-        await queue.drain(GOODBYE_SECONDS)
+        done, _ = await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*tasks, waiting):
-            task.cancel()
-        await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
+        waiting.cancel()
+    if waiting in done:
+        return
+    ended = done.pop()
+    reason = ended.exception() if not ended.cancelled() else None
+    raise RuntimeError(f"{ended.get_name()} ended by itself" + (f": {reason}" if reason else "")) from reason
 
 
-def _hint(reason: BaseException | None) -> str:
-    text = f": {reason}" if reason else ""
-    if "404" in text:
-        text += "; is the CRD trainingjobs.darkroom.dev installed? The chart brings it"
-    return text
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
 
 
 def main() -> None:

@@ -22,3 +22,25 @@ class ConfigError(TrainerError):
 
     exit_code = ExitCode.CONFIG_ERROR
     reason = Reason.CONFIG_ERROR
+
+
+class Diverged(TrainerError):
+    """The loss is not a number any more."""
+
+
+class StorageError(TrainerError):
+    """A checkpoint or the model could not be written; those that were written before are untouched."""
+
+
+class PeerLost(TrainerError):
+    """Another process of the group went away: a consequence, the cause stands in that process's own message."""
+
+    reason = Reason.PEER_LOST
+
+
+def headline(error: BaseException) -> str:
+    """Class and first line of an error; errors of our own speak for themselves."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, TrainerError) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -7,7 +7,6 @@ server promises them to be since Kubernetes 1.35, and that they have always been
 
 import asyncio
 import logging
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import aiohttp
 
 from darkroom_api import names
 from darkroom_operator.core.types import Body
+from darkroom_operator.shell.backoff import Backoff
 from darkroom_operator.shell.client import ApiError, Client, Resource
 from darkroom_operator.shell.settings import Settings
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 """Namespace and name of a TrainingJob."""
 DEPARTED_SECONDS = 600.0
-_BACKOFF = (0.5, 30.0)
 
 
 @dataclass
@@ -51,7 +50,9 @@ class Cache:
         self._client, self.resource, self.namespace, self._on_change = client, resource, namespace, on_change
         self._settings, self._keep_departed = settings, keep_departed
         self._shelves: dict[Key, Shelf] = defaultdict(Shelf)
+        self._homes: dict[str, Key] = {}
         self._gone: dict[str, int] = {}
+        self._version: str | None = None
         self.synced = asyncio.Event()
         self.last_activity = time.monotonic()
 
@@ -81,20 +82,27 @@ class Cache:
     def put(self, body: Body) -> None:
         """Take in a picture, unless a newer one, or the object's end, is known."""
         uid, version = body["metadata"]["uid"], _version(body)
-        shelf = self._shelves[_key(body)]
-        known = shelf.present.get(uid)
+        key, home = _key(body), self._homes.get(uid)
+        known = self._shelves[home].present[uid] if home else None
         if self._gone.get(uid, -1) >= version or (known is not None and _version(known) >= version):
             return
-        shelf.present[uid] = body
-        self._on_change(_key(body))
+        if home and home != key:  # somebody changed the label
+            self._shelves[home].present.pop(uid)
+            self._on_change(home)
+        self._homes[uid] = key
+        self._shelves[key].present[uid] = body
+        self._on_change(key)
 
     def _remove(self, body: Body) -> None:
-        uid, key = body["metadata"]["uid"], _key(body)
-        shelf = self._shelves[key]
-        shelf.present.pop(uid, None)
+        uid = body["metadata"]["uid"]
         self._gone[uid] = _version(body)
         while len(self._gone) > 10_000:  # oldest first: dicts keep their order
             self._gone.pop(next(iter(self._gone)))
+        key = self._homes.pop(uid, None)
+        if key is None:
+            return
+        shelf = self._shelves[key]
+        del shelf.present[uid]
         if self._keep_departed:
             shelf.departed[uid] = (time.monotonic(), body)
         elif not shelf.present:
@@ -103,19 +111,19 @@ class Cache:
 
     async def run(self) -> None:
         """List and watch for ever; every failure is waited out, however long it lasts."""
-        pause = _BACKOFF[0]
+        backoff = Backoff(lasting=min(5.0, self._settings.watch_seconds / 2))
         while True:
             began = time.monotonic()
             try:
-                version = await self._list()
-                pause = _BACKOFF[0]
-                await self._watch_from(version)
+                if self._version is None:
+                    self._version = await self._list()
+                await self._watch()
             except (ApiError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-                log.warning("%s: %s; trying again in about %.1f s", self.name, error, pause)
+                if isinstance(error, ApiError) and error.code == 410:
+                    self._version = None  # too old to go on from
+                log.warning("%s: %s: %s", self.name, type(error).__name__, error)
             # also after a clean end: a proxy that closes at once must not make this a hot loop
-            quick = time.monotonic() - began < 5.0
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2) if quick else 0.1)  # noqa: S311
-            pause = min(pause * 2, _BACKOFF[1]) if quick else _BACKOFF[0]
+            await asyncio.sleep(backoff.after(time.monotonic() - began))
 
     async def _list(self) -> str:
         items, version = await self._client.list(self.resource, self.namespace, names.LABEL_JOB)
@@ -134,26 +142,24 @@ class Cache:
         self.synced.set()
         return version
 
-    async def _watch_from(self, version: str) -> None:
-        """Follow changes over any number of watch requests, until the API server says that `version` is too old."""
-        while True:
-            began, version_before = time.monotonic(), version
-            async for event in self._client.watch(
-                self.resource,
-                self.namespace,
-                names.LABEL_JOB,
-                version=version,
-                seconds=self._settings.watch_seconds,
-                silence=self._settings.silence_seconds,
-            ):
-                self.last_activity = time.monotonic()
-                if event["type"] == "ERROR":
-                    status = event["object"]
-                    raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""))
-                version = event["object"]["metadata"]["resourceVersion"]
-                self._take(event["type"], event["object"])
-            if time.monotonic() - began < 1.0 and version == version_before:
-                return  # closed at once: let run() pause
+    async def _watch(self) -> None:
+        """Follow changes from the last version seen, until the API server ends the request."""
+        began = time.monotonic()
+        async for event in self._client.watch(
+            self.resource,
+            self.namespace,
+            names.LABEL_JOB,
+            version=str(self._version),
+            seconds=self._settings.watch_seconds,
+            silence=self._settings.silence_seconds,
+        ):
+            self.last_activity = time.monotonic()
+            if event["type"] == "ERROR":
+                status = event["object"]
+                raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""))
+            self._take(event["type"], event["object"])
+            self._version = event["object"]["metadata"]["resourceVersion"]
+        if time.monotonic() - began > 1.0:  # one that is closed at once is no sign of life
             self.last_activity = time.monotonic()
 
     def _take(self, kind: str, body: Body) -> None:

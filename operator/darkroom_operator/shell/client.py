@@ -15,6 +15,7 @@ from darkroom_operator.shell.endpoint import Endpoint
 
 TIMEOUT = 15.0
 TRIES = 4
+_AS_MANAGER = {"fieldManager": names.FIELD_MANAGER}
 Object = dict[str, Any]
 
 
@@ -53,22 +54,29 @@ class ApiError(Exception):
         """Whether the same request may succeed in a moment."""
         return self.code in (0, 429) or self.code >= 500
 
+    @property
+    def final(self) -> bool:
+        """Whether the same request will be refused again, until somebody changes something. 401 is not: tokens rotate."""
+        return self.code in (400, 403, 404, 405, 413, 422)
+
 
 OnRequest = Callable[[str, str, int], None]
 """Told of every answer: verb, resource, code."""
 
 
 class Client:
-    """One session to one API server."""
+    """Two sessions to one API server: watches hold their connections for good, and must not use up those of requests."""
 
     def __init__(self, endpoint: Endpoint, on_request: OnRequest) -> None:
         self._server = endpoint.server.rstrip("/")
         self._session = endpoint.session()
+        self._watches = endpoint.session(connections=0)
         self._on_request = on_request
 
     async def close(self) -> None:
         """Let go of the connections."""
         await self._session.close()
+        await self._watches.close()
 
     async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
         """Every object, and the resourceVersion of the list; in pages of 500."""
@@ -95,17 +103,17 @@ class Client:
             query["labelSelector"] = selector
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=silence)
         url = self._server + resource.path(namespace)
-        async with self._session.get(url, params=query, timeout=timeout) as response:
+        async with self._watches.get(url, params=query, timeout=timeout) as response:
             self._on_request("watch", resource.plural, response.status)
             if response.status != 200:
                 raise await _error(response)
             async for line in _lines(response.content):
                 yield json.loads(line)
 
-    async def create(self, resource: Resource, body: Body) -> Object:
+    async def create(self, resource: Resource, body: Body, *, tries: int = TRIES) -> Object:
         """POST; ApiError 409 if the name is taken."""
         path = resource.path(body["metadata"]["namespace"])
-        return await self._request("POST", resource, path, body=body)
+        return await self._request("POST", resource, path, body=body, query=_AS_MANAGER, tries=tries)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """One object."""
@@ -120,7 +128,7 @@ class Client:
             resource.path(meta["namespace"], meta["name"]),
             body=body,
             content="application/apply-patch+yaml",
-            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            query={**_AS_MANAGER, "force": "true"},
         )
 
     async def replace_status(self, resource: Resource, body: Body, status: Body) -> Object:
@@ -135,7 +143,7 @@ class Client:
             resource.path(meta["namespace"], meta["name"], subresource="status"),
             body=whole | {"status": patch},
             content="application/merge-patch+json",
-            query={"fieldManager": names.FIELD_MANAGER},
+            query=_AS_MANAGER,
         )
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, propagation: str) -> None:
@@ -156,13 +164,14 @@ class Client:
         body: Body | None = None,
         content: str = "application/json",
         query: Mapping[str, str] | None = None,
+        tries: int = TRIES,
     ) -> Object:
         """One request, tried again while the answer is a passing one. Every write here may be repeated without harm."""
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 return await self._once(verb, resource, path, body=body, content=content, query=query)
             except ApiError as error:
-                if not error.passing or attempt == TRIES:
+                if not error.passing or attempt == tries:
                     raise
                 pause = error.retry_after if error.retry_after is not None else 0.2 * 2.0**attempt
                 await asyncio.sleep(min(pause, 10.0) * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries

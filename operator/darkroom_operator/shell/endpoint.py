@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from darkroom_api import names
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -20,8 +22,10 @@ class Endpoint:
     tls: ssl.SSLContext | None
     token: Callable[[], str | None]
 
-    def session(self, **options: Any) -> aiohttp.ClientSession:
-        """A new session; every request carries the present token."""
+    def session(
+        self, *middlewares: aiohttp.ClientMiddlewareType, connections: int = 50, **options: Any
+    ) -> aiohttp.ClientSession:
+        """A new session; every request carries the present token. 0 connections: as many as are asked for."""
 
         async def authenticate(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -31,8 +35,9 @@ class Endpoint:
             return await handler(request)
 
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=50, ssl=self.tls if self.tls is not None else True),
-            middlewares=(authenticate,),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=self.tls if self.tls is not None else True),
+            middlewares=(*middlewares, authenticate),
+            headers={"User-Agent": names.FIELD_MANAGER},
             trust_env=True,
             **options,
         )

@@ -1,18 +1,28 @@
 """Prometheus metrics and health. Labels are bounded: namespace, profile, state, result, reason; never a job's name."""
 
+import platform
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from darkroom_operator.core.types import Body
 
 QUEUE = "trainingjobs"
-disable_created_metrics()  # a second series for each counter, which nobody asked for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
 
@@ -29,7 +39,12 @@ class Metrics:
         self.queue_wait = wait.labels(QUEUE)
         work = Histogram("workqueue_work_duration_seconds", "Work on a key", ["name"], buckets=_BUCKETS, registry=here)
         self.queue_work = work.labels(QUEUE)
-        self.reconciles = Counter("darkroom_reconcile", "Reconciles by result", ["result"], registry=self.registry)
+        self.reconciles = Counter("darkroom_reconcile", "Reconciles by result", ["result"], registry=here)
+        self.reconcile_seconds = Histogram(
+            "darkroom_reconcile_duration_seconds", "One reconcile", buckets=_BUCKETS, registry=here
+        )
+        build = Gauge("darkroom_build_info", "1, with the version", ["version", "kopf", "python"], registry=here)
+        build.labels(_version_of("darkroom"), _version_of("kopf"), platform.python_version()).set(1)
         self.requests = Counter(
             "darkroom_api_requests", "Answers of the API server", ["verb", "resource", "code"], registry=self.registry
         )
@@ -64,6 +79,31 @@ class Metrics:
         if new.get("finished") and not old.get("finished"):
             reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
             self.finished.labels(*place, new["state"], reason).inc()
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+class WorkUnderWay(Collector):
+    """What client-go tells of work that has not ended: a stuck worker shows here first."""
+
+    def __init__(self, running: Callable[[], list[float]]) -> None:
+        self._running = running
+
+    def collect(self) -> Iterator[Metric]:
+        """Two gauges."""
+        seconds = self._running()
+        for name, text, value in (
+            ("workqueue_unfinished_work_seconds", "Age of all work under way, summed", sum(seconds)),
+            ("workqueue_longest_running_processor_seconds", "Age of the oldest work", max(seconds, default=0.0)),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["name"])
+            family.add_metric((QUEUE,), value)
+            yield family
 
 
 class JobStates(Collector):
@@ -140,7 +180,7 @@ async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
     """Start the HTTP endpoint: /metrics, /healthz, /readyz."""
 
     async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics.registry), content_type="text/plain")
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def show_health(_: web.Request) -> web.Response:
         dead = health.dead()

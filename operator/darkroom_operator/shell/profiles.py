@@ -18,6 +18,7 @@ class Profiles:
     def __init__(self, file: Path, on_change: Callable[[], None], metrics: Metrics) -> None:
         self._file, self._on_change, self._metrics = file, on_change, metrics
         self._text: str | None = None
+        self._complaint = ""
         self.current: dict[str, Profile] = {}
 
     def load(self) -> None:
@@ -26,16 +27,24 @@ class Profiles:
             text = self._file.read_text()
             if text == self._text:
                 return
-            self._text = text
+            self._text, self._complaint = text, ""
             self.current = parse_profiles(text)
         except (OSError, ValueError) as error:
-            log.error("%s: %s; the last good profiles stay in force", self._file, error)
-            self._metrics.profiles_ok.set(0)
+            if isinstance(error, OSError):
+                self._text = None  # the same text is news when the file is back
+            self._complain(str(error))
             return
         log.info("profiles in force: %s", ", ".join(sorted(self.current)) or "none")
         self._metrics.profiles_ok.set(1)
         self._metrics.profiles_loaded.set(len(self.current))
         self._on_change()
+
+    def _complain(self, error: str) -> None:
+        """Once for each error; the gauge stays at 0 until a good file comes."""
+        if error != self._complaint:
+            log.error("%s: %s; the last good profiles stay in force", self._file, error)
+        self._complaint = error
+        self._metrics.profiles_ok.set(0)
 
     async def run(self) -> None:
         """Look at the file for ever."""

@@ -9,7 +9,6 @@ import heapq
 import itertools
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -21,13 +20,16 @@ BASE_SECONDS, CAP_SECONDS = 0.2, 300.0
 
 
 class KeyedQueue(Generic[K]):
-    """Keys to be worked on. `work(key)` is never run twice at once for one key; an add meanwhile runs it again afterwards."""
+    """Keys to be worked on. `work(key)` is never run twice at once for one key; an add meanwhile runs it again afterwards.
+
+    Time is the event loop's, so a test may bring a loop whose clock it turns.
+    """
 
     def __init__(self, work: Callable[[K], Awaitable[None]], metrics: Metrics, *, workers: int = 8) -> None:
         self._work, self._metrics, self._workers = work, metrics, workers
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._queued: dict[K, float] = {}
-        self._active: set[K] = set()
+        self._active: dict[K, float] = {}
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
         self._due: dict[K, float] = {}
@@ -35,23 +37,26 @@ class KeyedQueue(Generic[K]):
         self._order = itertools.count()
         self._alarm = asyncio.Event()
         self._idle = asyncio.Event()
+        self._closed = False
 
     def add(self, key: K) -> None:
         """Work on it as soon as a worker is free. Adding a key that waits already changes nothing."""
+        if self._closed or key in self._queued or key in self._again:
+            return
         self._metrics.queue_adds.inc()
         if key in self._active:
             self._again.add(key)
-        elif key not in self._queued:
-            self._queued[key] = time.monotonic()
-            self._ready.put_nowait(key)
-            self._metrics.queue_depth.set(len(self._queued))
+            return
+        self._queued[key] = _now()
+        self._ready.put_nowait(key)
+        self._metrics.queue_depth.set(len(self._queued))
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Work on it in `seconds`, unless an earlier time is set."""
+        """Work on it in `seconds`, unless an earlier time is set; a run that begins before then takes its place."""
         if seconds <= 0:
             self.add(key)
             return
-        due = time.monotonic() + seconds
+        due = _now() + seconds
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, next(self._order), key))
@@ -62,11 +67,16 @@ class KeyedQueue(Generic[K]):
         count = self._failures[key] = self._failures.get(key, 0) + 1
         self._metrics.queue_retries.inc()
         seconds = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(count, 20))
-        self.add_after(key, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
+        self.add_after(key, seconds * random.uniform(0.8, 1.0))  # noqa: S311 - spreads retries
 
     def forget(self, key: K) -> None:
         """The last try went well: the back-off starts anew."""
         self._failures.pop(key, None)
+
+    def running(self) -> list[float]:
+        """For how many seconds each key that is worked on now has been."""
+        now = _now()
+        return [now - began for began in self._active.values()]
 
     async def run(self) -> None:
         """Work for ever; cancelling it ends the work that is under way."""
@@ -76,7 +86,8 @@ class KeyedQueue(Generic[K]):
                 group.create_task(self._worker())
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the work that is under way, at most `seconds`."""
+        """Begin nothing more, and wait for the work that is under way, at most `seconds`."""
+        self._closed = True
         self._idle.clear()
         if self._active:
             with contextlib.suppress(TimeoutError):
@@ -85,36 +96,46 @@ class KeyedQueue(Generic[K]):
     async def _wake(self) -> None:
         """Move keys whose time has come to the ready ones."""
         while True:
-            now = time.monotonic()
+            now = _now()
             while self._heap and self._heap[0][0] <= now:
                 due, _, key = heapq.heappop(self._heap)
-                if self._due.get(key) == due:  # otherwise an earlier time took its place
+                if self._due.get(key) == due:  # otherwise another time took its place
                     del self._due[key]
                     self.add(key)
             self._alarm.clear()
             wait = self._heap[0][0] - now if self._heap else None
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._alarm.wait(), wait)
-            except TimeoutError:
-                continue
 
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
-            began = time.monotonic()
-            self._metrics.queue_wait.observe(began - self._queued.pop(key))
+            queued = self._queued.pop(key)
             self._metrics.queue_depth.set(len(self._queued))
-            self._active.add(key)
+            if self._closed:
+                continue
+            self._due.pop(key, None)  # this run sets the next time itself
+            began = self._active[key] = _now()
+            self._metrics.queue_wait.observe(began - queued)
             try:
                 await self._work(key)
             except Exception:  # a bug in one job must not stop the others
                 log.exception("reconcile failed; it is tried again", extra={"object": key})
                 self.add_failed(key)
             finally:
-                self._active.discard(key)
-                if not self._active:
-                    self._idle.set()
-                self._metrics.queue_work.observe(time.monotonic() - began)
-                if key in self._again:
-                    self._again.discard(key)
-                    self.add(key)
+                self._done(key, began)
+
+    def _done(self, key: K, began: float) -> None:
+        del self._active[key]
+        self._metrics.queue_work.observe(_now() - began)
+        if not self._active:
+            self._idle.set()
+        if key in self._again:
+            self._again.discard(key)
+            self._queued[key] = _now()  # counted when it was added
+            self._ready.put_nowait(key)
+            self._metrics.queue_depth.set(len(self._queued))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,13 +1,13 @@
 """Gather, decide, act: one TrainingJob at a time. The decision is `plan`, which is pure; this carries it out."""
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from darkroom_api import names
-from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client
@@ -70,23 +70,39 @@ class Reconciler:
         self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
         self._metrics, self._plan, self._reporter = metrics, plan, reporter
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
-        self.queue: KeyedQueue[Key] | None = None
+        self.queue: KeyedQueue[Key]
 
     async def __call__(self, key: Key) -> None:
-        """Reconcile one TrainingJob."""
+        """Reconcile one TrainingJob, and count how that went."""
+        began = time.monotonic()
+        try:
+            result = await self._reconcile(key)
+        except ApiError as error:
+            namespace, name = key
+            log.warning("%s; it is tried again", error, extra={"object": {"namespace": namespace, "name": name}})
+            self.queue.add_failed(key)
+            result = "error"
+        except Exception:
+            self._metrics.reconciles.labels("error").inc()
+            raise
+        self._metrics.reconciles.labels(result).inc()
+        self._metrics.reconcile_seconds.observe(time.monotonic() - began)
+
+    async def _reconcile(self, key: Key) -> str:
         body = self._store.get(key)
         if body is None:
             self._caches.forget(key)
-            return
+            self.queue.forget(key)
+            return "gone"
         if not all(cache.synced.is_set() for cache in self._caches.all()):
-            self._later(key, 0.2)
-            return
+            self.queue.add_after(key, 0.2)
+            return "waiting"
         facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
         decision = self._plan(facts)
         refusal = await self._act(body, decision)
         if refusal:
             decision = self._plan(Facts(body, facts.children, facts.now, facts.profiles, refusal))
-        await self._finish(key, body, decision, refused=refusal is not None)
+        return await self._finish(key, body, decision, refused=refusal is not None)
 
     async def _act(self, body: Body, decision: Plan) -> Refusal | None:
         """Carry out the writes to children; the first final no ends it. Passing trouble is raised, and so retried."""
@@ -108,7 +124,7 @@ class Reconciler:
             else:
                 stored = await self._client.apply(resource, desired)
         except ApiError as error:
-            if error.passing:
+            if not error.final and error.code != 409:
                 raise
             return await self._refused(body, desired, error)
         self._caches.put(stored)
@@ -123,10 +139,12 @@ class Reconciler:
         if error.code != 409:
             return Refusal(kind, meta["name"], error.code, error.message)
         found = await self._client.get(BY_KIND[kind], meta["namespace"], meta["name"])
-        owners = [owner["uid"] for owner in found["metadata"].get("ownerReferences", [])]
-        if body["metadata"]["uid"] in owners:
+        owners = found["metadata"].get("ownerReferences", [])
+        if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
             self._caches.put(found)
             return None
+        if any(owner["kind"] == TRAINING_JOBS.kind for owner in owners):
+            raise error  # left by a TrainingJob of the same name that was deleted: the garbage collector is on its way
         return Refusal(kind, meta["name"], 409, "the name belongs to an object of somebody else")
 
     async def _delete(self, body: Body, target: Delete) -> None:
@@ -136,43 +154,45 @@ class Reconciler:
         await self._client.delete(BY_KIND[target.kind], namespace, target.name, uid=target.uid, propagation=propagation)
         log.info("deleted %s %s", target.kind, target.name, extra=_reference(body))
 
-    async def _finish(self, key: Key, body: Body, decision: Plan, *, refused: bool) -> None:
+    async def _finish(self, key: Key, body: Body, decision: Plan, *, refused: bool) -> str:
         """Store the status, then tell the events, then set the alarm."""
-        stored = await self._store_status(key, body, decision)
-        if not stored:
-            return
+        if not await self._store_status(key, body, decision):
+            return "conflict"
         for event in decision.events:
             await self._tell(body, event)
-        if self.queue is None:
-            return
         if refused:
-            self._metrics.reconciles.labels("refused").inc()
             self.queue.add_failed(key)
-            return
-        self._metrics.reconciles.labels("ok").inc()
+            return "refused"
         self.queue.forget(key)
         if decision.requeue_after is not None:
             self.queue.add_after(key, decision.requeue_after)
+        return "ok"
 
     async def _store_status(self, key: Key, body: Body, decision: Plan) -> bool:
-        """False if the job is not what the plan was made for any more; the newer one is on its way."""
+        """False if the job is not what the plan was made for any more."""
         old = body.get("status") or {}
         if decision.status is None or decision.status == old:
             return True
         try:
             stored = await self._client.replace_status(TRAINING_JOBS, body, decision.status)
         except ApiError as error:
-            if error.code == 404:
-                self._store.remove(key, body["metadata"]["uid"])
-            elif error.code == 409:
-                self._metrics.reconciles.labels("conflict").inc()
-                self._later(key, 1.0)  # the newer body's own event comes first; this is for the case that it got lost
-            else:
+            if error.code not in (404, 409):
                 raise
+            await self._look_again(key, body)
             return False
         self._store.put(stored)
         self._metrics.count_endings(body, old, decision.status)
         return True
+
+    async def _look_again(self, key: Key, body: Body) -> None:
+        """Our picture of the job is old: the watch lags, or is broken."""
+        namespace, name = key
+        try:
+            self._store.put(await self._client.get(TRAINING_JOBS, namespace, name))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            self._store.remove(key, body["metadata"]["uid"])
 
     async def _tell(self, body: Body, event: Event) -> None:
         """Best effort, and not the same words about the same job twice in ten minutes."""
@@ -184,13 +204,9 @@ class Reconciler:
         while len(self._told) > EVENT_MEMORY:
             self._told.popitem(last=False)
         try:
-            await self._client.create(EVENTS, _event(body, event, now, self._reporter))
+            await self._client.create(EVENTS, _event(body, event, now, self._reporter), tries=1)
         except ApiError as error:
             log.info("an event could not be told: %s", error, extra=_reference(body))
-
-    def _later(self, key: Key, seconds: float) -> None:
-        if self.queue:
-            self.queue.add_after(key, seconds)
 
 
 def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, Any]:
@@ -222,11 +238,4 @@ def _words(desired: Body) -> str:
 
 def _reference(body: Body) -> dict[str, Any]:
     meta = body["metadata"]
-    return {
-        "object": {
-            "namespace": meta["namespace"],
-            "name": meta["name"],
-            "uid": meta["uid"],
-            "at": timestamp(datetime.now(UTC)),
-        }
-    }
+    return {"object": {"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}}

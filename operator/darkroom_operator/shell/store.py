@@ -1,6 +1,6 @@
 """TrainingJobs as last seen, whichever way they came: a watch event, a list, the answer to our own write."""
 
-import time
+import asyncio
 from collections.abc import Callable, Iterable
 
 from darkroom_operator.core.types import Body
@@ -13,7 +13,7 @@ class Store:
     def __init__(self, on_change: Callable[[Key], None]) -> None:
         self._bodies: dict[Key, Body] = {}
         self._on_change = on_change
-        self.last_activity = time.monotonic()
+        self.synced = asyncio.Event()
 
     def get(self, key: Key) -> Body | None:
         """The body, or None if there is no such job."""

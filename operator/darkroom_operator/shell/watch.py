@@ -8,14 +8,16 @@ import asyncio
 import json
 import logging
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import aiohttp
 import kopf
 
 from darkroom_api import names
+from darkroom_operator.shell.backoff import Backoff
 from darkroom_operator.shell.client import TIMEOUT, TRAINING_JOBS, ApiError, Client
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.settings import Settings
@@ -34,29 +36,75 @@ class Backoffs:
 
 
 class StreamActivity:
-    """When Kopf's watch was last heard: Kopf itself does not say.
+    """When Kopf's watches were last heard: Kopf itself does not say.
 
     A watch is opened anew at least every `watch_seconds`; a watcher that died or hangs stops doing so.
     """
 
-    def __init__(self) -> None:
-        self.last_activity = time.monotonic()
+    def __init__(self, namespaces: Iterable[str]) -> None:
+        now = time.monotonic()
+        self._heard = {TRAINING_JOBS.path(namespace): now for namespace in namespaces or (None,)}
+
+    def streams(self) -> dict[str, Callable[[], float]]:
+        """For each watch, by name, how to ask when it was last heard."""
+        return {_stream_name(path): lambda path=path: self._heard[path] for path in self._heard}  # type: ignore[misc]
+
+    def heard(self, path: str) -> None:
+        """A sign of life on this URL path."""
+        if path in self._heard:
+            self._heard[path] = time.monotonic()
+
+    def heard_about(self, namespace: str) -> None:
+        """An event about an object in this namespace."""
+        self.heard(TRAINING_JOBS.path(namespace))
+        self.heard(TRAINING_JOBS.path())
 
     def trace(self) -> aiohttp.TraceConfig:
         """Hooks for the session that Kopf watches with."""
         config = aiohttp.TraceConfig()
 
         async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-            if params.response.status == 200 and params.url.path.endswith(f"/{TRAINING_JOBS.plural}"):
-                self.last_activity = time.monotonic()
+            if params.response.status == 200:
+                self.heard(params.url.path)
 
         config.on_request_end.append(answered)
         return config
 
 
+def _stream_name(path: str) -> str:
+    *_, before, namespace, plural = path.split("/")
+    return f"{plural}/{namespace}" if before == "namespaces" else plural
+
+
+class Pace:
+    """Keeps Kopf from opening watches without a pause: it does so when a proxy closes each of them at once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, float] = {}
+        self._backoffs: dict[str, Backoff] = {}
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """The middleware: an orderly watch is never kept waiting."""
+        if request.url.query.get("watch"):
+            await self.wait(request.url.path)
+        return await handler(request)
+
+    async def wait(self, path: str) -> None:
+        """Return at once if the last call was long ago."""
+        lived = time.monotonic() - self._opened.get(path, -3600.0)
+        pause = self._backoffs.setdefault(path, Backoff()).after(lived)
+        if lived < pause:
+            await asyncio.sleep(pause - lived)
+        self._opened[path] = time.monotonic()
+
+
 def registry(store: Store, endpoint: Endpoint, settings: Settings, activity: StreamActivity) -> kopf.OperatorRegistry:
     """Kopf's handlers: settings, login, and one event handler without IO."""
     handlers = kopf.OperatorRegistry()
+    watch_seconds, silence_seconds = settings.watch_seconds, settings.silence_seconds
+    pace = Pace()
 
     @kopf.on.startup(registry=handlers)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -65,20 +113,19 @@ def registry(store: Store, endpoint: Endpoint, settings: Settings, activity: Str
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.AiohttpSession:
         # a new session each time: Kopf closes the one it has when the API server answers 401
-        return kopf.AiohttpSession(
-            server=endpoint.server, aiohttp_session=endpoint.session(trace_configs=[activity.trace()])
-        )
+        await pace.wait("login")
+        session = endpoint.session(pace, connections=0, trace_configs=[activity.trace()])
+        return kopf.AiohttpSession(server=endpoint.server, aiohttp_session=session)
 
     @kopf.on.event(names.GROUP, names.VERSION, TRAINING_JOBS.plural, registry=handlers)
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
         body = json.loads(json.dumps(event["object"]))  # Kopf's own is a view that it goes on changing
-        activity.last_activity = time.monotonic()
+        activity.heard_about(body["metadata"]["namespace"])
         if event["type"] == "DELETED":
             store.remove(key_of(body), body["metadata"]["uid"])
         else:
             store.put(body)
 
-    watch_seconds, silence_seconds = settings.watch_seconds, settings.silence_seconds
     return handlers
 
 
@@ -94,28 +141,48 @@ def _configure(settings: kopf.OperatorSettings, watch_seconds: float, silence_se
     settings.watching.reconnect_backoff = 1.0
 
 
-async def run(handlers: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
-    """Kopf, until `stop` or until it gives up. It handles SIGTERM itself and ends; that is then our `stop` too."""
+async def run(
+    handlers: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event, on_signal: Callable[[], None]
+) -> None:
+    """Kopf, until `stop`. It ends all tasks that are younger than itself, so start the others first and stop it last."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event otherwise
-    await kopf.operator(
+    elder = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=handlers,
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         stop_flag=stop,
     )
-    stop.set()
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # Kopf has just taken them, and would end in the middle of our writes
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    await kopf.run_tasks(tasks, ignored=elder)
 
 
 async def resync(client: Client, store: Store, settings: Settings) -> None:
-    """List all jobs now and then: Kopf does not tell of those that vanished while its watch was broken."""
+    """List all jobs at the start, and now and then: Kopf does not tell of those that vanished while its watch was broken."""
+    backoff = Backoff()
     while True:
-        await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311
-        for namespace in settings.namespaces or (None,):
-            try:
-                bodies, version = await client.list(TRAINING_JOBS, namespace)
-            except ApiError as error:
-                log.warning("resync of TrainingJobs: %s", error)
-                continue
-            store.replace(bodies, version, namespace)
+        try:
+            await _list_all(client, store, settings)
+        except ApiError as error:
+            if error.code == 404:
+                raise RuntimeError(
+                    f"the CRD {TRAINING_JOBS.plural}.{names.GROUP} is not installed; the chart installs it"
+                ) from error
+            log.warning("listing TrainingJobs: %s", error)
+            await asyncio.sleep(backoff.after(0.0))
+            continue
+        store.synced.set()
         store.touch_all()
+        backoff = Backoff()
+        await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+
+
+async def _list_all(client: Client, store: Store, settings: Settings) -> None:
+    for namespace in settings.namespaces or (None,):
+        bodies, version = await client.list(TRAINING_JOBS, namespace)
+        store.replace(bodies, version, namespace)

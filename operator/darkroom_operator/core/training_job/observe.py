@@ -159,7 +159,7 @@ def _belongs(body: Body, uid: str) -> bool:
 
 def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
     try:
-        return TrainingJobSpec.model_validate_json(json.dumps(raw)), ()
+        return TrainingJobSpec.from_wire(json.dumps(raw)), ()
     except ValidationError as error:
         return None, tuple(describe_errors(error, "spec"))
 

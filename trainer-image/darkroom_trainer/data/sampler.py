@@ -1,0 +1,112 @@
+"""Which samples make up which step, as pure functions: the same on one process and on a hundred.
+
+The passes over the training split are laid end to end: epoch 0's permutation, then epoch 1's, and so on. Step s takes
+positions s*G to (s+1)*G of that line, G being the global batch. So every batch is full, every sample comes exactly once
+per epoch, none is dropped, and the whole state of the sampler is one number: the step. An epoch that does not divide
+into batches ends inside one; the last step of a run is filled up with the beginning of one more pass.
+
+A step's samples are cut into micro-batches that do not depend on the number of processes either. They are dealt to the
+processes like cards. That is what makes a run continue exactly on another number of them: BatchNorm, Dropout and MixUp
+see the same micro-batches, wherever they are computed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import torch
+
+from darkroom_trainer.tasks.base import SampleRef
+
+
+def derive_seed(*key: int | str) -> int:
+    """63 bits that depend on every part of the key."""
+    text = "/".join(map(str, key)).encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+@lru_cache(maxsize=2)  # a batch touches two epochs at most times
+def permutation(samples: int, seed: int, epoch: int) -> torch.Tensor:
+    """Order of an epoch, int64 [samples]."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(derive_seed("order", seed, epoch)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every step of a run.
+
+    samples: of the training split; batch: global batch G; micro_batch: most samples that a process takes at once.
+    """
+
+    samples: int
+    batch: int
+    micro_batch: int
+    epochs: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        return -(-self.epochs * self.samples // self.batch)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.samples / self.batch
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of each step."""
+        return -(-self.batch // self.micro_batch)
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs that `step` steps have seen."""
+        return min(self.epochs, step * self.batch // self.samples)
+
+    def refs(self, step: int, micro_batch: int) -> list[SampleRef]:
+        """Samples of one micro-batch of one step, both counted from 0; sizes differ by one at most."""
+        first, last = (self.batch * part // self.micro_batches for part in (micro_batch, micro_batch + 1))
+        return [self._ref(step * self.batch + position) for position in range(first, last)]
+
+    def _ref(self, position: int) -> SampleRef:
+        epoch, place = divmod(position, self.samples)
+        return SampleRef(index=int(permutation(self.samples, self.seed, epoch)[place]), epoch=epoch)
+
+
+def share(micro_batches: int, rank: int, world: int) -> range:
+    """Micro-batches of a step that a process computes: none if there are more processes than micro-batches."""
+    return range(rank, micro_batches, world)
+
+
+class TrainingBatches:
+    """Batch sampler of one process: its micro-batches of every step from `start` to the run's end."""
+
+    def __init__(self, plan: Plan, *, rank: int, world: int, start: int) -> None:
+        self._plan, self._share, self._start = plan, share(plan.micro_batches, rank, world), start
+
+    def __len__(self) -> int:
+        return (self._plan.steps - self._start) * len(self._share)
+
+    def __iter__(self) -> Iterator[list[SampleRef]]:
+        for step in range(self._start, self._plan.steps):
+            for micro_batch in self._share:
+                yield self._plan.refs(step, micro_batch)
+
+
+class EvaluationBatches(Sequence[list[SampleRef]]):
+    """Batches of one process: every sample of the split lies in exactly one batch of one process.
+
+    Every process gets equally many batches, so that they can talk to each other between two; some of a process's last
+    ones may be empty and are left out by `__len__`; `rounds` counts them.
+    """
+
+    def __init__(self, samples: int, *, batch: int, rank: int, world: int) -> None:
+        self._indices, self._batch = range(rank, samples, world), batch
+        self.rounds = -(-len(range(0, samples, world)) // batch)
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch)
+
+    def __getitem__(self, round_: int) -> list[SampleRef]:  # type: ignore[override]
+        if not 0 <= round_ < len(self):
+            raise IndexError(round_)
+        return [SampleRef(index, 0) for index in self._indices[round_ * self._batch : (round_ + 1) * self._batch]]

@@ -1,0 +1,69 @@
+"""From the configured recipe to torch's optimizer, autocast and loss scaling."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from darkroom_api.v1alpha1.vision import Optimizer, Vision
+from darkroom_trainer.errors import ConfigError
+
+
+def make_optimizer(model: nn.Module, optimizer: Optimizer, *, device: torch.device) -> torch.optim.Optimizer:
+    """SGD (Nesterov) or AdamW; vectors, which are norm layers' parameters and biases, get no weight decay.
+
+    Raises ConfigError if torch refuses a value.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": float(optimizer.weight_decay)},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate, momentum, fused = float(optimizer.learning_rate), float(optimizer.momentum), device.type == "cuda"
+    try:
+        if optimizer.name == "SGD":
+            return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=fused)
+    except ValueError as error:
+        raise ConfigError(f"vision.optimizer: {error}") from error
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number format of the forward pass; `dtype` None is plain float32."""
+
+    device: str
+    dtype: torch.dtype | None
+
+    @classmethod
+    def of(cls, vision: Vision, device: torch.device) -> "Precision":
+        """Auto: bfloat16 where the GPU computes in it, else float16 on a GPU, else float32."""
+        named = {"Float32": None, "BFloat16": torch.bfloat16, "Float16": torch.float16}
+        if vision.precision != "Auto":
+            return cls(device.type, named[vision.precision])
+        if device.type != "cuda":
+            return cls(device.type, None)
+        return cls("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Scales the loss, so that small gradients survive float16; does nothing for the other formats."""
+        return torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
+
+
+def memory_format(vision: Vision, model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Layout of image tensors. Auto: channels-last for convolutional networks on a GPU, which its tensor cores want."""
+    if vision.memory_format == "Auto":
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+        channels_last = device.type == "cuda" and convolutions > 1  # a lone one cuts a transformer's patches
+    else:
+        channels_last = vision.memory_format == "ChannelsLast"
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -70,10 +70,10 @@ def test_install_upgrade_uninstall(cluster: Cluster, helm: Helm) -> None:
     cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/samples/digits.yaml"))
     check_rights(cluster, "system:serviceaccount:release:darkroom")
 
-    helm.run("upgrade", *release, "--set", "log.level=debug", "--set", "profiles.default.maxNodes=3")
+    helm.run("upgrade", *release, "--set", "log.level=DEBUG", "--set", "profiles.default.maxNodes=3")
     deployment = json.loads(cluster.kubectl("-n", "release", "get", "deployment", "darkroom", "-o", "json"))
     variables = {e["name"]: e.get("value", "") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
-    assert variables["DARKROOM_LOG_LEVEL"] == "debug"
+    assert variables["DARKROOM_LOG_LEVEL"] == "DEBUG"
     assert "maxNodes: 3" in cluster.kubectl("-n", "release", "get", "cm", "darkroom-profiles", "-o", "yaml")
 
     helm.run("uninstall", "darkroom", "--namespace", "release")

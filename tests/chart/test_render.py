@@ -1,5 +1,6 @@
 """What the chart renders, and what it refuses."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from darkroom_operator.core.profile import Profile, parse_profiles
+from darkroom_operator.shell.settings import Settings
 from tests.chart.conftest import CHART, NAMESPACE, Helm, Object, Render, only
 from tests.chart.values import EVERYTHING, PROFILE
 
@@ -81,14 +83,15 @@ def environment(objects: list[Object]) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
-def test_the_operators_environment(render: Render) -> None:
-    assert environment(render()) == {
-        "DARKROOM_NAMESPACES": "",
-        "DARKROOM_PROFILES": "/etc/darkroom/profiles.yaml",
-        "DARKROOM_METRICS_PORT": "8080",
-        "DARKROOM_LOG_LEVEL": "info",
-        "DARKROOM_LOG_FORMAT": "json",
-    }
+@pytest.mark.parametrize("values", MODES)
+def test_the_operator_reads_every_variable_of_the_chart(render: Render, values: Object) -> None:
+    variables = environment(render(**values))
+    known = {f"DARKROOM_{field.name.upper()}" for field in dataclasses.fields(Settings)}
+    assert set(variables) <= known
+    settings = Settings.from_environment(variables)
+    assert settings.namespaces == tuple(values.get("watchNamespaces", ()))
+    assert settings.metrics_port == 8080
+    assert settings.log_level == values.get("log", {}).get("level", "INFO")
 
 
 def test_one_operator_at_a_time_restricted_and_probed(render: Render) -> None:

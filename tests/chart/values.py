@@ -33,7 +33,7 @@ EVERYTHING = {
     "watchNamespaces": ["vision", "speech"],
     "crds": {"install": True, "keep": False},
     "serviceAccount": {"name": "trains", "annotations": {"example.com/a": "b"}},
-    "log": {"level": "debug", "format": "text"},
+    "log": {"level": "DEBUG", "format": "plain"},
     "metrics": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},

@@ -1,0 +1,3 @@
+module darkroom.dev/localcluster/pause
+
+go 1.26.0

@@ -1,6 +1,6 @@
-"""Builds the images without a container engine's daemon, once: `python scripts/images.py [operator|trainer|busybox|all]`.
+"""Builds the images without a container engine's daemon, once: `python scripts/images.py [operator|trainer|all]`.
 
-Needs Debian's buildah, debootstrap and busybox-static, and root. Each image becomes one or two OCI archives in
+Needs Debian's buildah and debootstrap, and root. Each image becomes one or two OCI archives in
 `${XDG_CACHE_HOME:-~/.cache}/darkroom/images`, named after the content of everything that goes in: a second run builds nothing.
 An image's dependencies (the trainer's are gigabytes) are an archive of their own, and the image's archive holds only what lies on
 top of them. Import them in the order in which they are printed, ARCHIVE<TAB>REFERENCE on a line each; containerd then reads the
@@ -72,7 +72,6 @@ RECIPES = {
     ),
 }
 SHARED_CODE = ("LICENSE", "pyproject.toml", "scripts/image_app.py", ".dockerignore")
-NAMES = (*RECIPES, "busybox")
 
 
 @dataclass(frozen=True)
@@ -89,12 +88,12 @@ class BuildError(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", choices=[*NAMES, "all"], nargs="?", default="all")
+    parser.add_argument("image", choices=[*RECIPES, "all"], nargs="?", default="all")
     parser.add_argument("--output", type=Path, help="folder that gets links to the archives")
     parser.add_argument("--base", help="an image to build on instead of one by debootstrap, as python:3.13-slim")
     options = parser.parse_args()
     try:
-        for name in NAMES if options.image == "all" else [options.image]:
+        for name in RECIPES if options.image == "all" else [options.image]:
             for archive in build(name, base=options.base):
                 path = link(archive.path, options.output) if options.output else archive.path
                 print(f"{path}\t{archive.reference}", flush=True)
@@ -108,7 +107,7 @@ def build(name: str, base: str | None = None) -> list[Archive]:
     """The image's archives in the order of their import; made if they are not there yet."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with exclusive(CACHE / "lock"):
-        return _busybox() if name == "busybox" else _build(RECIPES[name], base)
+        return _build(RECIPES[name], base)
 
 
 def _build(recipe: Recipe, base: str | None) -> list[Archive]:
@@ -128,32 +127,6 @@ def _build(recipe: Recipe, base: str | None) -> list[Archive]:
         os.utime(archive.path)  # the newest are kept
         prune(archive)
     return [below, top]
-
-
-def _busybox() -> list[Archive]:
-    """A shell and the usual commands in one static file: what tests of plain containers run."""
-    binary = Path(shutil.which("busybox") or "/bin/busybox")
-    if not binary.exists():
-        raise BuildError("no busybox here: apt-get install busybox-static")
-    key = digest([FORMAT, hashlib.sha256(binary.read_bytes()).hexdigest()])
-    archive = Archive(CACHE / f"busybox-{key}.tar", "localhost/darkroom/busybox:1")
-    if not archive.path.exists():
-        with temporary_folder() as root:
-            busybox_root(root, binary)
-            reference = commit(root, archive.path.stem, "--cmd", "/bin/sh", "--env", "PATH=/bin")
-        write_archive(archive, reference)
-    prune(archive)
-    return [archive]
-
-
-def busybox_root(root: Path, binary: Path) -> None:
-    for folder in ("bin", "tmp", "etc"):
-        (root / folder).mkdir()
-    (root / "tmp").chmod(0o1777)
-    shutil.copy(binary, root / "bin/busybox")
-    for applet in output([binary, "--list"]).split():
-        if applet != "busybox":
-            (root / "bin" / applet).symlink_to("busybox")
 
 
 def archive_of(name: str, key: str) -> Archive:

@@ -1,0 +1,72 @@
+"""The chart's rights are enough: the real operator works with its service account's token, and nothing is forbidden to it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localcluster import Cluster
+from tests.chart.conftest import CHART, ROOT, Helm
+from tests.kube import Kube, eventually
+from tests.operator_process import OperatorProcess
+
+pytestmark = pytest.mark.cluster
+PROFILES = 'default: {image: "localhost/trainer:test"}'
+SAMPLE = ROOT / "deploy/samples/container-plain.yaml"  # four nodes: a Job and a Service
+
+
+@pytest.mark.parametrize("mode", ["whole-cluster", "one-namespace"])
+def test_the_operator_works_with_the_rights_of_the_chart(
+    cluster: Cluster, helm: Helm, tmp_path: Path, mode: str
+) -> None:
+    cluster.kubectl("create", "namespace", mode)
+    watched = [mode] if mode == "one-namespace" else []
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"watchNamespaces": watched}))
+    # The CRD stayed from the release before, which was in another namespace.
+    helm.run("install", "darkroom", CHART, "--namespace", mode, "--values", values, "--take-ownership")
+    cluster.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.darkroom.dev", "--timeout=30s")
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text(PROFILES)
+    kubeconfig = as_service_account(cluster, mode, tmp_path / "kubeconfig")
+    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=",".join(watched))
+    with operator:
+        live(Kube(cluster.kubeconfig), mode)
+        assert operator.fetch("/healthz")[0] == 200
+        assert 'code="403"' not in operator.fetch("/metrics")[1]
+    log = operator.log.read_text()
+    assert "forbidden" not in log.lower(), log
+    helm.run("uninstall", "darkroom", "--namespace", mode)
+
+
+def as_service_account(cluster: Cluster, namespace: str, file: Path) -> Path:
+    """A kubeconfig with the token that the operator's pod would have."""
+    config: dict[str, Any] = yaml.safe_load(cluster.kubectl("config", "view", "--raw", "--minify"))
+    config["users"][0]["user"] = {
+        "token": cluster.kubectl("create", "token", "darkroom", "--namespace", namespace).strip()
+    }
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def live(kube: Kube, namespace: str) -> None:
+    """A job is created, begins, is suspended and resumed: every kind of write but the last delete."""
+    sample = yaml.safe_load(SAMPLE.read_text())
+    name = sample["metadata"]["name"]
+    kube.create(sample, namespace)
+    eventually(lambda: kube.get("Job", namespace, f"{name}-1"), what="the first attempt's Job")
+    eventually(lambda: kube.get("Service", namespace, f"darkroom-{name}"), what="the Service")
+    eventually(lambda: state(kube, namespace, name) == "Pending", what="a status")
+    kube.merge("TrainingJob", namespace, name, {"spec": {"suspend": True}})
+    eventually(lambda: state(kube, namespace, name) == "Suspended", what="suspended")
+    eventually(lambda: kube.list("Event", namespace), what="events")
+    kube.merge("TrainingJob", namespace, name, {"spec": {"suspend": False}})
+    eventually(lambda: state(kube, namespace, name) == "Pending", what="resumed")
+    kube.delete("TrainingJob", namespace, name)
+    eventually(lambda: not kube.list("Job", namespace), what="its Jobs gone")
+
+
+def state(kube: Kube, namespace: str, name: str) -> str | None:
+    job = kube.get("TrainingJob", namespace, name) or {}
+    return job.get("status", {}).get("state")

@@ -1,9 +1,12 @@
-"""Small data sets on disk and configurations for them."""
+"""Small data sets on disk, configurations for them, and a quiet place to compute."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
@@ -43,3 +46,14 @@ def vision_config(folder: Path, run: Path, *, weights: Path | None = None, **vis
     if weights:
         content["weightsDir"] = str(weights)
     return TrainerConfig.model_validate(content, strict=False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: several that wait for each other on busy cores make small layers twenty times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

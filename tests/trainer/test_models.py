@@ -8,6 +8,13 @@ from torch import nn
 
 from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.models import AUXILIARY_SIZE, build_model
+from tests.trainer.images import one_thread
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 def test_the_seed_makes_the_weights_and_leaves_the_global_state_alone():

@@ -38,6 +38,7 @@ HEADS = {
     "ViT": ("heads.head",),
 }
 """The layers that answer with one number per class, by architecture, else by family."""
+_WITHOUT_BIAS = ("MaxViT",)
 
 
 def build_model(
@@ -63,8 +64,10 @@ def build_model(
 
 def head_keys(architecture: str, image_size: int) -> frozenset[str]:
     """Names of the tensors whose shape follows the class count, auxiliary heads included."""
-    layers = HEADS.get(architecture) or HEADS[ARCHITECTURES[architecture].family]
-    keys = (f"{layer}.{tensor}" for layer in layers for tensor in ("weight", "bias"))
+    family = ARCHITECTURES[architecture].family
+    tensors = ("weight",) if family in _WITHOUT_BIAS else ("weight", "bias")
+    layers = HEADS.get(architecture) or HEADS[family]
+    keys = (f"{layer}.{tensor}" for layer in layers for tensor in tensors)
     spare = spare_keys(architecture, image_size)
     return frozenset(key for key in keys if not key.startswith(spare))
 

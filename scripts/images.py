@@ -112,8 +112,7 @@ def build(name: str, base: str | None = None) -> list[Archive]:
 
 def _build(recipe: Recipe, base: str | None) -> list[Archive]:
     base_key = digest([FORMAT, base]) if base else base_image_key()
-    below_key = digest([FORMAT, base_key, dependencies_part(recipe), *contents(recipe.dependencies)])
-    top_key = digest([below_key, *contents((recipe.dockerfile, *SHARED_CODE, *recipe.code))])
+    below_key, top_key = keys(recipe, base_key)
     below = archive_of(f"{recipe.name}-dependencies", below_key)
     top = archive_of(recipe.name, top_key)
     if not below.path.exists():
@@ -321,6 +320,12 @@ def link(archive: Path, folder: Path) -> Path:
 
 
 # --- Keys ---
+
+
+def keys(recipe: Recipe, base_key: str) -> tuple[str, str]:
+    """What names the dependencies' archive, and the image's."""
+    below = digest([FORMAT, base_key, dependencies_part(recipe), *contents(recipe.dependencies)])
+    return below, digest([below, *contents((recipe.dockerfile, *SHARED_CODE, *recipe.code))])
 
 
 def digest(parts: Iterable[str]) -> str:

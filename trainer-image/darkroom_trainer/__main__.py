@@ -1,74 +1,52 @@
-"""`python -m darkroom_trainer train [CONFIG.json] | predict MODEL IMAGE...`"""
+"""`darkroom-trainer train [CONFIG.json]`, `darkroom-trainer predict MODEL IMAGE...`."""
 
-import os
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
 
-from darkroom_api import names
-from darkroom_api.report import ExitCode, Reason, TerminationMessage
-from darkroom_api.v1alpha1.vision import TrainerConfig
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code. Heavy imports wait until a command needs them: a SIGTERM in the first second must find a handler."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["predict"]:
+        from darkroom_trainer import predict
 
-USAGE = f"""usage:
-  python -m darkroom_trainer train [CONFIG.json]       train; without a file the config is read from ${names.ENV_CONFIG}
-  python -m darkroom_trainer predict MODEL IMAGE...    classify images with an exported model; --help says more
+        return predict.main(arguments[1:])
+    if arguments[:1] == ["worker"]:  # started by the launcher, with the folder that they share
+        from darkroom_trainer import worker
 
-Exit codes of train: 0 done, 65 bad data, 70 software error, 75 asked to leave after a checkpoint, 78 bad configuration.
-"""
+        return worker.main(Path(arguments[1]), task=arguments[2] if len(arguments) > 2 else None)
+    parsed = _parser().parse_args(arguments)
+    from darkroom_trainer import launch
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    match given:
-        case ["train", *rest] if len(rest) <= 1:
-            return _train(rest[0] if rest else None)
-        case ["worker", config]:
-            from darkroom_trainer.worker import main as work
-
-            return work(Path(config))
-        case ["predict", *rest]:
-            from darkroom_trainer.predict import main as predict
-
-            return predict(rest)
-    print(USAGE, file=sys.stderr)
-    return 0 if given in (["--help"], ["-h"]) else int(ExitCode.CONFIG_ERROR)
+    return launch.main(parsed.config, task=parsed.task)
 
 
-def _train(file: str | None) -> int:
-    from darkroom_trainer.launch import run_node, write_termination_message
-
-    try:
-        text = _config_text(file)
-        TrainerConfig.model_validate_json(text)
-    except (OSError, ValueError) as error:
-        problem = _readable(error, file or f"${names.ENV_CONFIG}")
-        print(problem, file=sys.stderr)
-        code = int(ExitCode.CONFIG_ERROR)
-        write_termination_message(TerminationMessage(reason=Reason.CONFIG_ERROR, exit_code=code, error=problem[:1000]))
-        return code
-    return run_node(text)
-
-
-def _config_text(file: str | None) -> str:
-    if file is not None:
-        return Path(file).read_text()
-    try:
-        return os.environ[names.ENV_CONFIG]
-    except KeyError:
-        raise ValueError("no config: name a file, or set the variable") from None
-
-
-def _readable(error: Exception, source: str) -> str:
-    """One line per field that is wrong."""
-    if not isinstance(error, ValidationError):
-        return f"{source}: {error}"
-    lines = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "config"
-        lines.append(f"{source}: {field}: {problem['msg'].removeprefix('Value error, ')}")
-    return "\n".join(lines)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="darkroom-trainer",
+        description="Train a network, or ask one.",
+        epilog="Exit codes: 0 done, 65 bad data, 70 software error, 75 asked to leave (a checkpoint was written), "
+        "78 bad configuration, 137 killed.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser(
+        "train",
+        help="train on this machine, or as one node of several",
+        description="Processes and nodes come from torchrun's variables (PET_NPROC_PER_NODE, PET_NNODES, "
+        "PET_NODE_RANK, PET_RDZV_ENDPOINT, ...); without any, one process on this machine.",
+    )
+    train.add_argument(
+        "config", nargs="?", type=Path, help="JSON of TrainerConfig; absent: the environment's DARKROOM_CONFIG"
+    )
+    train.add_argument(
+        "--task",
+        metavar="MODULE:FUNCTION",
+        help="a task of your own: a function that takes the TrainerConfig and returns a darkroom_trainer.tasks.base.Task",
+    )
+    commands.add_parser("predict", help="classes of images by an exported model; see `predict --help`")
+    return parser
 
 
 if __name__ == "__main__":

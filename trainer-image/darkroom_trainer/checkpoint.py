@@ -1,160 +1,249 @@
-"""Checkpoints that a kill at any moment cannot spoil.
+"""Checkpoints that survive a kill at any instant, a full disk and a damaged file.
 
-A checkpoint is a folder `step-00000123` with the weights (safetensors), the rest of the state (a torch file that loads with
-weights_only) and a manifest of digests. It is written under another name, flushed to the disk, and renamed: it is there whole or
-not at all. The newest whose digests hold is the one to resume from; a damaged one is passed over with a warning.
+    checkpoints/step-00000123/weights.safetensors   the network's tensors as `model.*`, the moving average's as `ema.*`
+    checkpoints/step-00000123/state.pt              optimizer, loss scaler, counters; read with weights_only
+    checkpoints/step-00000123/manifest.json         sizes and SHA-256 of both; written last
+    checkpoints/best-00000100/...                   weights of the best epoch, as they are evaluated and exported
+
+A folder gets its name only when all of it is on the disk. Rank 0 alone reads and writes: shared storage may show other
+nodes an older listing, and processes that resume from different steps would diverge without a word.
 """
 
 import errno
-import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 
-from darkroom_api.report import Artifact
-from darkroom_trainer.errors import ConfigError, TrainerError
-from darkroom_trainer.report import say
+from darkroom_trainer.errors import ConfigError, StorageError
 
-MANIFEST, WEIGHTS, STATE = "manifest.json", "weights.safetensors", "state.pt"
-Tensors = dict[str, torch.Tensor]
+log = logging.getLogger(__name__)
+
+WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+_TEMPORARY, _DOOMED = ".saving-", ".removing-"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A complete one on disk."""
+class Manifest:
+    """What manifest.json says. identity: what a run must share with this one to continue it."""
+
+    step: int
+    files: dict[str, dict[str, Any]]
+    identity: dict[str, Any] = field(default_factory=dict)
+    best_step: int | None = None
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Raises OSError or ValueError for anything but a manifest of this format."""
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{folder / MANIFEST} is no manifest of format {FORMAT}")
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"{folder / MANIFEST}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint on disk; sha256 is that of its weights."""
 
     folder: Path
     step: int
+    sha256: str
 
-    def load(self) -> tuple[Tensors, dict[str, Any]]:
-        """Weights by name on the CPU, and the rest of the state."""
-        state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
-        return load_file(self.folder / WEIGHTS), state
+
+@dataclass(frozen=True)
+class Parcel:
+    """A checkpoint in memory, as rank 0 read it and shares it; the bytes agree with the manifest."""
+
+    saved: Saved
+    manifest: Manifest
+    weights: bytes
+    state: bytes | None
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors below `prefix`, on the CPU, without it."""
+        tensors = safetensors.torch.load(self.weights)
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    def counters(self) -> dict[str, Any]:
+        """Content of state.pt, on the CPU; loaded without running any code of the file's."""
+        return torch.load(BytesIO(self.state or b""), map_location="cpu", weights_only=True)
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run. Only rank 0 writes."""
+    """The folder `checkpoints` of a run; used by rank 0 only."""
 
-    def __init__(self, run_dir: Path, keep: int) -> None:
-        self._run_dir, self._folder, self._keep = run_dir, run_dir / "checkpoints", keep
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self._folder, self._keep = folder, keep
 
-    def prepare(self) -> None:
-        """Make the folder and sweep what killed saves left; ConfigError if nothing can be written there."""
+    def open(self) -> None:
+        """Make sure, before hours of training, that a checkpoint can be written; remove what killed saves left.
+
+        Raises ConfigError with the folder's name.
+        """
+        probe = self._folder / f"{_TEMPORARY}probe-{os.getpid()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self._folder.glob(".saving-*"):
-                shutil.rmtree(leftover)
-            probe = self._folder / ".writable"
-            probe.write_text("")
+            probe.write_bytes(b"darkroom")
+            _sync(probe)
             probe.unlink()
+            self._sweep()
         except OSError as error:
             raise ConfigError(
-                f"checkpoint: cannot write to {self._folder}: {error.strerror}; "
-                "is spec.checkpoint.claim read-only, or does it belong to another user?"
+                f"runDir: {self._folder} cannot be written: {error.strerror}; the claim of the run's output must be "
+                "writable by the trainer's user"
             ) from error
 
-    def newest(self) -> Checkpoint | None:
-        """The newest complete one."""
-        for folder in sorted(self._folder.glob("step-*"), reverse=True):
-            if problem := _damage(folder):
-                say(f"checkpoint {folder.name} is damaged ({problem}); trying the one before")
-                continue
-            return Checkpoint(folder, int(folder.name.split("-")[1]))
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, torch.Tensor],
+        state: dict[str, Any],
+        *,
+        identity: dict[str, Any],
+        best_step: int | None,
+    ) -> Saved:
+        """Write step-N, then remove all but the newest ones and the best that they speak of.
+
+        Raises StorageError that names the folder; checkpoints that were there before are untouched then.
+        """
+        saved = self._write(self._free_name(step), step, tensors, state, identity=identity, best_step=best_step)
+        self._prune()
+        return saved
+
+    def save_best(self, step: int, tensors: dict[str, torch.Tensor], *, identity: dict[str, Any]) -> Saved:
+        """Write best-N. The best before goes when a checkpoint has been saved that knows of the new one."""
+        name = f"best-{step:08d}"
+        if (self._folder / name).exists():  # of an attempt that was killed before its checkpoint: none speaks of it
+            self._remove(self._folder / name)
+        return self._write(name, step, tensors, None, identity=identity, best_step=step)
+
+    def newest(self) -> Parcel | None:
+        """The newest checkpoint whose files agree with its manifest; a damaged one is passed over with a warning."""
+        for folder in self._complete("step-"):
+            try:
+                return _read(folder)
+            except (OSError, ValueError) as error:
+                log.warning("checkpoint %s is damaged and passed over: %s", folder.name, error)
         return None
 
-    def at(self, step: int) -> Checkpoint:
-        """The one that rank 0 chose; ConfigError where this node cannot see it."""
-        folder = self._folder / _name(step)
-        if not (folder / MANIFEST).exists():
-            raise ConfigError(f"checkpoint: {folder} is not there on this node: the claim must be shared by all nodes")
-        return Checkpoint(folder, step)
-
-    def save(self, step: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> Artifact:
-        """Write one, and drop the oldest beyond `keep`. A full disk is a TrainerError; the older ones are untouched."""
-        final = self._folder / _name(step)
-        digest = self._write(final, weights, state)
-        for old in sorted(self._folder.glob("step-*"))[: -self._keep]:
-            shutil.rmtree(old)
-        return Artifact(path=str(final.relative_to(self._run_dir)), sha256=digest)
-
-    def save_best(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        """Keep the best weights beside the newest."""
-        self._write(self._folder / "best", weights, state)
-
-    def best(self) -> Tensors | None:
-        """The best weights, if they are whole."""
-        folder = self._folder / "best"
-        return load_file(folder / WEIGHTS) if folder.exists() and not _damage(folder) else None
-
-    def _write(self, final: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> str:
-        staged = self._folder / f".saving-{final.name}"
+    def best(self, step: int) -> Parcel:
+        """The best weights, of that step; raises StorageError if they are damaged or gone."""
+        folder = self._folder / f"best-{step:08d}"
         try:
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir()
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, staged / WEIGHTS)
-            torch.save(dict(state), staged / STATE)
-            digests = {file: _flushed_digest(staged / file) for file in (WEIGHTS, STATE)}
-            (staged / MANIFEST).write_text(json.dumps({"files": digests}))
-            _flushed_digest(staged / MANIFEST)
-            _flush(staged)
-            if final.exists():  # a rename does not replace a folder that has something in it
-                shutil.rmtree(final)
-            staged.rename(final)
-            _flush(self._folder)
-        except Exception as error:  # torch and safetensors wrap the system's error in their own
-            shutil.rmtree(staged, ignore_errors=True)
-            reason = "the disk is full" if _is_full(error) else str(error)
-            raise TrainerError(
-                f"checkpoint: cannot save to {final}: {reason}; earlier checkpoints are intact"
-            ) from error
-        return digests[WEIGHTS]
+            return _read(folder)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"the best weights in {folder} cannot be read: {error}") from error
+
+    def _write(self, name: str, step: int, tensors: Any, state: Any, **facts: Any) -> Saved:
+        temporary = self._folder / f"{_TEMPORARY}{name}-{os.getpid()}"
+        try:
+            self._sweep()
+            temporary.mkdir()
+            safetensors.torch.save_file(_on_cpu(tensors), temporary / WEIGHTS)
+            if state is not None:
+                with (temporary / STATE).open("wb") as file:
+                    torch.save(state, file)
+            files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
+            manifest = Manifest(step=step, files=files, **facts)
+            (temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+            for path in (*temporary.iterdir(), temporary):
+                _sync(path)
+            temporary.rename(self._folder / name)
+            _sync(self._folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StorageError(f"checkpoint {name} could not be written to {self._folder}: {_why(error)}") from error
+        return Saved(self._folder / name, step, files[WEIGHTS]["sha256"])
+
+    def _free_name(self, step: int) -> str:
+        """A step saved once more (damaged, or its evaluation was pending) gets a suffix: the first stays until later."""
+        name = f"step-{step:08d}"
+        return next(n for n in (name, *(f"{name}.{i:02d}" for i in range(1, 100))) if not (self._folder / n).exists())
+
+    def _complete(self, prefix: str) -> list[Path]:
+        """Folders with a manifest, newest first."""
+        found = [path for path in self._folder.glob(f"{prefix}*") if (path / MANIFEST).is_file()]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def _prune(self) -> None:
+        kept = self._complete("step-")[: self._keep]
+        wanted = {path.name for path in kept} | {
+            f"best-{step:08d}" for step in map(_best_step, kept) if step is not None
+        }
+        for path in (*self._folder.glob("step-*"), *self._folder.glob("best-*")):
+            if path.name not in wanted:
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Renamed first, so that a half-removed folder is never taken for a checkpoint."""
+        doomed = path.with_name(f"{_DOOMED}{path.name}-{os.getpid()}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        for prefix in (_TEMPORARY, _DOOMED):
+            for path in self._folder.glob(f"{prefix}*"):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
+def _read(folder: Path) -> Parcel:
+    """Raises OSError or ValueError if a file is missing or is not the one that the manifest describes."""
+    manifest = Manifest.read(folder)
+    contents = {}
+    for name, facts in manifest.files.items():
+        contents[name] = (folder / name).read_bytes()
+        if sha256(contents[name]).hexdigest() != facts["sha256"]:
+            raise ValueError(f"{name} does not have the SHA-256 that {MANIFEST} says")
+    saved = Saved(folder, manifest.step, manifest.files[WEIGHTS]["sha256"])
+    return Parcel(saved, manifest, contents[WEIGHTS], contents.get(STATE))
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+def _best_step(folder: Path) -> int | None:
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-        bad = [name for name, digest in files.items() if _digest(folder / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
-        return str(error)
-    return f"digest of {bad[0]} differs" if bad else None
+        return Manifest.read(folder).best_step
+    except (OSError, ValueError):
+        return None
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies: safetensors refuses tensors that share memory, as tied weights do."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-def _flushed_digest(file: Path) -> str:
-    """Digest of a file that is on the disk, not only in memory."""
-    _flush(file)
-    return _digest(file)
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"sha256": digest.hexdigest(), "bytes": path.stat().st_size}
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if "No space left" in str(error) or "File too large" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _why(error: Exception) -> str:
+    """The system's words; safetensors and torch wrap them in errors of their own."""
+    full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error)
+    if full:
+        return "no space left on its volume; the checkpoints before it are untouched"
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

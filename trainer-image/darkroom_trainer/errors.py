@@ -24,7 +24,7 @@ class ConfigError(TrainerError):
     reason = Reason.CONFIG_ERROR
 
 
-class Diverged(TrainerError):
+class DivergenceError(TrainerError):
     """The loss is not a number any more."""
 
 
@@ -32,7 +32,7 @@ class StorageError(TrainerError):
     """A checkpoint or the model could not be written; those that were written before are untouched."""
 
 
-class PeerLost(TrainerError):
+class PeerLostError(TrainerError):
     """Another process of the group went away: a consequence, the cause stands in that process's own message."""
 
     reason = Reason.PEER_LOST

@@ -1,202 +1,266 @@
-"""The agent of one node: torchrun's own launcher, called from our process so that nothing it learns gets lost.
+"""The launcher of one node: starts its processes with torch's elastic agent, and turns how they end into one message.
 
-The torchrun command turns every outcome into exit code 1. Here a worker's own code survives, SIGTERM ends with "asked to
-leave", and the termination message says which rank failed first and why. The environment is torchrun's (PET_*).
+Bare torchrun ends with 1 whatever happened: exit codes of workers are lost, and so is the difference between a crash and
+a node that was asked to leave. Here torch's launcher API runs in a thread. The main thread stays free for signals, which
+it would otherwise see only when torch returns from a blocking call into its C++ store, up to a minute later.
 """
 
+import json
+import logging
 import os
 import signal
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from pydantic import ValidationError
 
 from darkroom_api import names
 from darkroom_api.report import ExitCode, Reason, TerminationMessage
-from darkroom_trainer.clock import ENV_RENDEZVOUS, ENV_STARTED, process_started
-from darkroom_trainer.report import ENV_FACTS, read_facts
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.clock import Clock, now, process_start
+from darkroom_trainer.errors import ConfigError, TrainerError, headline
+from darkroom_trainer.rendezvous import Rendezvous
+from darkroom_trainer.report import Facts, write_termination_message
+from darkroom_trainer.verdict import judge, oom_kills
 
-GRACE_SECONDS = 30
-"""For workers to save and leave after SIGTERM; the pod's own grace period is longer."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A worker that ended badly."""
-
-    rank: int
-    exit_code: int
-    timestamp: int
+CONFIG_FILE, CLOCK_FILE = "config.json", "clock.json"
+_GRACE = 25.0  # seconds: Kubernetes' default grace period of 30 less a margin to write the message
+_STARTING_GRACE = 3.0  # for workers that have not begun to train, and so have nothing to save
+_POLL = 0.05
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How the node's workers ended."""
-
-    failures: tuple[Failure, ...] = ()
-    terminated: bool = False
-    """The agent itself got a signal."""
-    error: str | None = None
-    """The agent failed, as by a rendezvous that nobody joined."""
-    out_of_memory: bool = False
-    """The kernel killed something of this container meanwhile."""
-
-
-def run_node(config_text: str) -> int:
-    """Run this node's workers to their end; returns the exit code and leaves the termination message."""
-    started, ooms = process_started(), oom_kills()
-    with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
-        config_file = Path(folder, "config.json")
-        config_file.write_text(config_text)
-        os.environ |= {ENV_FACTS: folder, ENV_STARTED: str(started), ENV_RENDEZVOUS: str(time.time())}
-        ended = _launch(config_file)
-        if oom_kills() > ooms:
-            ended = Ended(ended.failures, ended.terminated, ended.error, out_of_memory=True)
-        message = conclude(ended, read_facts(Path(folder)))
-    spent = time.time() - started - sum(message.time.values())
-    message = message.model_copy(
-        update={"time": message.time | {"other": round(message.time.get("other", 0.0) + max(0.0, spent), 3)}}
-    )
-    write_termination_message(message)
+def main(config: Path | None, *, task: str | None = None) -> int:
+    """Run this node's part of a training; the exit code. Writes the termination message, whatever happens."""
+    stop = _Stop()
+    stop.listen()
+    clock = Clock(process_start())
+    node = _Node(task=task, stop=stop, clock=clock)
+    try:
+        message = node.run(config)
+    except TrainerError as error:
+        message = TerminationMessage(reason=error.reason, exit_code=error.exit_code, error=headline(error))
+    except Exception as error:
+        logging.getLogger(__name__).exception("the launcher failed")
+        message = TerminationMessage(
+            reason=Reason.SOFTWARE_ERROR, exit_code=ExitCode.SOFTWARE_ERROR, error=headline(error)
+        )
+    _account(message, clock)
+    _say(message)
+    path = os.environ.get(names.ENV_TERMINATION_LOG)
+    try:
+        write_termination_message(message, Path(path) if path else None)
+    except OSError as error:
+        print(f"darkroom: {path} cannot be written: {error.strerror}", file=sys.stderr)
+    if node.hangs:  # torch waits for a node that will not answer; nobody waits for torch
+        sys.stdout.flush()
+        os._exit(message.exit_code)
     return message.exit_code
 
 
-def _launch(config_file: Path) -> Ended:
-    _leave_on_signal()
-    try:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import elastic_launch
-    except _Signalled:
-        return Ended(terminated=True)
-    command = ("-m", "darkroom_trainer", "worker", str(config_file))
-    try:
-        elastic_launch(launch_config(os.environ), sys.executable)(*command)
-        return Ended()
-    except ChildFailedError as error:
-        return Ended(tuple(Failure(rank, f.exitcode, int(f.timestamp)) for rank, f in sorted(error.failures.items())))
-    except (_Signalled, SignalException):
-        return Ended(terminated=True)
-    except Exception as error:
-        return Ended(error=f"{type(error).__name__}: {error}".splitlines()[0])
+class _Stop:
+    """SIGTERM and SIGINT; asking twice changes nothing."""
+
+    def __init__(self) -> None:
+        self.asked_at: float | None = None
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked_at = self.asked_at or now()
+
+    @property
+    def asked(self) -> bool:
+        return self.asked_at is not None
 
 
-class _Signalled(BaseException):
-    """SIGTERM before torch's own handler was there: while importing, or waiting for the other nodes."""
+class _Node:
+    """This node's workers, from the configuration to the message."""
 
+    def __init__(self, *, task: str | None, stop: _Stop, clock: Clock) -> None:
+        self._task, self._stop, self._clock = task, stop, clock
+        self._started = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._exit_codes: dict[int, int] = {}
+        self._error: str | None = None
+        self._told: set[int] = set()
 
-def _leave_on_signal() -> None:
-    def on_signal(_number: int, _frame: Any) -> None:
-        raise _Signalled
+    @property
+    def hangs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
-    signal.signal(signal.SIGTERM, on_signal)  # as process 1 of a container there is no default action
+    def run(self, config: Path | None) -> TerminationMessage:
+        """Raises ConfigError for a configuration that no worker could use."""
+        content = read_config(config, os.environ)
+        rendezvous = Rendezvous.read(os.environ)
+        kills = oom_kills()
+        with TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            (folder / CONFIG_FILE).write_text(json.dumps(content.to_wire()), encoding="utf-8")
+            self._thread = threading.Thread(target=self._launch, args=(rendezvous, folder), daemon=True)
+            self._thread.start()
+            while self.hangs and not self._abandoned(folder, rendezvous.processes):
+                self._thread.join(_POLL)
+            return judge(
+                Facts.read_all(folder),
+                self._exit_codes,
+                asked=self._stop.asked,
+                oom_killed=oom_kills() > kills,
+                launcher_error=self._error,
+            )
 
+    def _abandoned(self, folder: Path, processes: int) -> bool:
+        """Pass a signal on; whether there is nothing left to wait for."""
+        if self._stop.asked_at is None:
+            return False
+        if not self._started.is_set():
+            return True  # still meeting the other nodes: nothing to save
+        workers, waited = Facts.read_all(folder), now() - self._stop.asked_at
+        for worker in workers:
+            if worker.pid not in self._told and not worker.ended:
+                _kill(worker.pid, signal.SIGTERM)
+                self._told.add(worker.pid)
+        training = any(worker.training for worker in workers)
+        if waited > (_grace() if training else _STARTING_GRACE):
+            for worker in workers:
+                if not worker.ended:
+                    _kill_group(worker.pid)
+            return waited > 2 * _STARTING_GRACE  # the agent notices, unless it hangs itself
+        return len(workers) == processes and all(worker.ended for worker in workers) and waited > _STARTING_GRACE
 
-def launch_config(environment: Mapping[str, str]) -> Any:
-    """torchrun's configuration from its environment (torch.distributed.run); alone on this machine where nothing is set."""
-    from torch.distributed.launcher.api import LaunchConfig
-
-    nodes, rank = int(environment.get("PET_NNODES", 1)), int(environment.get("PET_NODE_RANK", 0))
-    backend = environment.get("PET_RDZV_BACKEND", "c10d")
-    rendezvous: dict[str, Any] = {"timeout": int(environment.get("PET_RDZV_TIMEOUT", 900))}
-    if backend == "static":
-        endpoint = f"{environment['PET_MASTER_ADDR']}:{environment.get('PET_MASTER_PORT', names.MASTER_PORT)}"
-        rendezvous["rank"] = rank
-    else:
-        endpoint = environment.get("PET_RDZV_ENDPOINT", "localhost:0")
-        rendezvous["is_host"] = rank == 0  # torch would guess from host names, and can be wrong in a pod
-    return LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=int(environment.get("PET_NPROC_PER_NODE", 1)),
-        run_id=environment.get("PET_RDZV_ID", f"local-{os.getpid()}"),
-        rdzv_backend=backend,
-        rdzv_endpoint=endpoint,
-        rdzv_configs=rendezvous,
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr=environment.get("PET_LOCAL_ADDR") or ("localhost" if nodes == 1 else None),
-        shutdown_timeout=GRACE_SECONDS,
-    )
-
-
-def conclude(ended: Ended, facts: Mapping[int, TerminationMessage]) -> TerminationMessage:
-    """One message for the node: the progress of its first rank, and the reason of the rank that failed first."""
-    empty = TerminationMessage(reason=Reason.SOFTWARE_ERROR, exit_code=int(ExitCode.SOFTWARE_ERROR))
-    base = facts[min(facts)] if facts else empty
-    if ended.failures:
-        return _blame(base, ended, facts)
-    if ended.terminated:
-        return _left(base, facts)
-    if ended.error:
-        reason = Reason.PEER_LOST if "Rendezvous" in ended.error else Reason.SOFTWARE_ERROR
-        return base.model_copy(
-            update={"reason": reason, "exit_code": int(ExitCode.SOFTWARE_ERROR), "error": ended.error[:1000]}
-        )
-    return base.model_copy(update={"exit_code": int(ExitCode.DONE), "rank": None})
-
-
-def _blame(base: TerminationMessage, ended: Ended, facts: Mapping[int, TerminationMessage]) -> TerminationMessage:
-    verdicts = [(_verdict(failure, ended, facts.get(failure.rank)), failure) for failure in ended.failures]
-    consequences = (Reason.PEER_LOST, Reason.ASKED_TO_LEAVE)
-    verdicts.sort(key=lambda pair: (pair[0].reason in consequences, pair[1].timestamp, pair[1].rank))
-    verdict, failure = verdicts[0]
-    return base.model_copy(
-        update={
-            "reason": verdict.reason,
-            "exit_code": verdict.exit_code,
-            "error": verdict.error,
-            "rank": None if verdict.reason == Reason.ASKED_TO_LEAVE else failure.rank,
-        }
-    )
-
-
-def _verdict(failure: Failure, ended: Ended, said: TerminationMessage | None) -> TerminationMessage:
-    """What one failed worker gets on record."""
-    code, known = failure.exit_code, {int(c) for c in ExitCode}
-    if code == -signal.SIGKILL:
-        reason = Reason.OUT_OF_MEMORY if ended.out_of_memory else Reason.KILLED
-        error = f"rank {failure.rank} was killed (SIGKILL)" + (" for lack of memory" if ended.out_of_memory else "")
-        return TerminationMessage(reason=reason, exit_code=int(ExitCode.KILLED), error=error)
-    if said is not None and said.exit_code == code:
-        return said
-    final = code if code in known and code > 0 else int(ExitCode.SOFTWARE_ERROR)
-    names_of = {65: Reason.DATA_ERROR, 75: Reason.ASKED_TO_LEAVE, 78: Reason.CONFIG_ERROR}
-    cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return TerminationMessage(
-        reason=names_of.get(final, Reason.SOFTWARE_ERROR),
-        exit_code=final,
-        error=f"rank {failure.rank} ended with {cause}",
-    )
-
-
-def _left(base: TerminationMessage, facts: Mapping[int, TerminationMessage]) -> TerminationMessage:
-    """SIGTERM: what a worker failed of before it could leave still counts; otherwise the node left as asked."""
-    hopeless = (Reason.DATA_ERROR, Reason.CONFIG_ERROR)
-    for said in facts.values():
-        if said.reason in hopeless:
-            return base.model_copy(update={"reason": said.reason, "exit_code": said.exit_code, "error": said.error})
-    return base.model_copy(
-        update={"reason": Reason.ASKED_TO_LEAVE, "exit_code": int(ExitCode.ASKED_TO_LEAVE), "error": None, "rank": None}
-    )
-
-
-def oom_kills() -> int:
-    """How often the kernel's OOM killer struck in this container (cgroup v2, then v1); 0 where nobody counts."""
-    for file in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+    def _launch(self, rendezvous: Rendezvous, folder: Path) -> None:
+        """In a thread: torch's agent until all workers have ended, or one has failed."""
         try:
-            lines = dict(line.split() for line in Path(file).read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        return int(lines.get("oom_kill", 0))
-    return 0
+            self._elastic(rendezvous, folder)
+        except BaseException as error:  # its class is torch's, and torch is imported in there
+            failures = getattr(error, "failures", {})
+            self._exit_codes = {rank: failure.exitcode for rank, failure in failures.items()}
+            self._error = None if failures else headline(error)
+
+    def _elastic(self, rendezvous: Rendezvous, folder: Path) -> None:
+        from torch.distributed.elastic.rendezvous import RendezvousConnectionError
+        from torch.distributed.launcher.api import elastic_launch
+
+        _quieten()
+        began = now()
+        self._clock.switch("rendezvous")
+        marks = {"start": self._clock.start, "rendezvous": began}
+        (folder / CLOCK_FILE).write_text(json.dumps(marks), encoding="utf-8")
+        command = ["-m", "darkroom_trainer", "worker", str(folder), *([self._task] if self._task else [])]
+        while True:
+            try:
+                elastic_launch(self._config(rendezvous), sys.executable)(*command)
+                return
+            except RendezvousConnectionError:  # node 0 is not there yet, or its name is not
+                if self._started.is_set() or now() - began > rendezvous.timeout:
+                    raise
+                time.sleep(1)
+
+    def _config(self, rendezvous: Rendezvous) -> Any:
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+        from torch.distributed.launcher.api import LaunchConfig
+
+        node = self
+
+        class Starting(DefaultLogsSpecs):
+            """Asked for log files right before the workers start: the moment from which there are any."""
+
+            def reify(self, envs: Any) -> Any:
+                node._started.set()
+                if node._stop.asked:
+                    raise TrainerError("asked to leave")
+                return super().reify(envs)
+
+        return LaunchConfig(
+            min_nodes=rendezvous.nodes,
+            max_nodes=rendezvous.nodes,
+            nproc_per_node=rendezvous.processes,
+            run_id=rendezvous.run_id,
+            role="trainer",
+            rdzv_backend=rendezvous.backend,
+            rdzv_endpoint=rendezvous.endpoint,
+            rdzv_configs=rendezvous.configs(),
+            local_addr=rendezvous.local_addr,
+            max_restarts=0,  # restarts are the operator's
+            monitor_interval=0.1,
+            logs_specs=Starting(),
+            shutdown_timeout=int(_grace()),
+        )
 
 
-def write_termination_message(message: TerminationMessage) -> None:
-    """Leave it where kubelet reads it; without such a place it is nobody's business."""
-    place = os.environ.get(names.ENV_TERMINATION_LOG)
-    if place:
-        Path(place).write_text(message.encode())
+def read_config(path: Path | None, environ: Mapping[str, str]) -> TrainerConfig:
+    """From the file, or from DARKROOM_CONFIG. Raises ConfigError with one line for each wrong field."""
+    source, text = str(path), environ.get(names.ENV_CONFIG)
+    try:
+        if path is not None:
+            text = path.read_text(encoding="utf-8")
+        else:
+            source = names.ENV_CONFIG
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} cannot be read: {getattr(error, 'strerror', error)}") from error
+    if text is None:
+        raise ConfigError(f"no configuration: name a file, or set {names.ENV_CONFIG} to the JSON of one")
+    try:
+        return TrainerConfig.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_readable(problem) for problem in error.errors(include_url=False)]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def _readable(problem: Mapping[str, Any]) -> str:
+    """`vision.batchSize: Input should be a valid integer`."""
+    place = ".".join(map(str, problem["loc"]))
+    text = "no such field" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text
+
+
+def _account(message: TerminationMessage, clock: Clock) -> None:
+    """What this process knows of the time: all of it before there were workers, and what remained after them."""
+    seconds = clock.seconds()
+    if message.time:
+        rest = sum(seconds.values()) - sum(message.time.values())
+        seconds = message.time | {"other": message.time.get("other", 0.0) + max(0.0, rest)}
+    message.time = {bucket: round(value, 3) for bucket, value in seconds.items()}
+
+
+def _say(message: TerminationMessage) -> None:
+    rank = f"rank {message.rank}: " if message.rank is not None and message.error else ""
+    why = f": {rank}{message.error}" if message.error else ""
+    step = f" at step {message.step}/{message.steps}" if message.steps else ""
+    print(f"darkroom: {message.reason} ({int(message.exit_code)}){step}{why}", file=sys.stderr, flush=True)
+
+
+def _grace() -> float:
+    """Seconds that workers get to save and leave; torchrun's --shutdown-timeout has the same variable."""
+    with suppress(ValueError):
+        return max(1.0, float(os.environ.get("PET_SHUTDOWN_TIMEOUT", _GRACE)))
+    return _GRACE
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _kill_group(pid: int) -> None:
+    """A worker leads a session of its own; its loader processes go with it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _quieten() -> None:
+    """Torch's agent reports every worker that leaves as a failure; this launcher says what happened, once."""
+    for name in (
+        "agent.server.api",
+        "agent.server.local_elastic_agent",
+        "multiprocessing.api",
+        "multiprocessing.errors",
+    ):
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)

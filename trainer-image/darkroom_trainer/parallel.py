@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from darkroom_trainer.clock import now
-from darkroom_trainer.errors import ConfigError, PeerLost, TrainerError, headline
+from darkroom_trainer.errors import ConfigError, PeerLostError, TrainerError, headline
 from darkroom_trainer.tasks.base import Batch, Task
 
 T = TypeVar("T")
@@ -27,15 +27,15 @@ _TIMEOUT = timedelta(minutes=10)
 """A collective that waits this long has lost its peers; saving a checkpoint and the slowest batch must fit in."""
 
 _LOST = re.compile(
-    r"connection (closed|reset|refused)|broken pipe|timed out waiting|wait timeout|heartbeat|gloo/transport"
-    r"|remote process exited|NCCL.*(remote|system) error|socket",
+    r"gloo/transport|connection (closed|reset) by|broken pipe|timed out waiting|wait timeout"
+    r"|remote process exited|NCCL.*(remote|system|aborted)|watchdog",
     re.IGNORECASE,
 )
 
 
 def is_peer_loss(error: BaseException) -> bool:
     """Whether an error says that another process went away. Torch has types for some, and only words for gloo's."""
-    if isinstance(error, PeerLost | dist.DistNetworkError | dist.DistStoreError):
+    if isinstance(error, PeerLostError | dist.DistNetworkError | dist.DistStoreError):
         return True
     if isinstance(error, dist.DistBackendError):
         return _LOST.search(str(error)) is not None
@@ -50,7 +50,7 @@ class Group:
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def leads(self) -> bool:

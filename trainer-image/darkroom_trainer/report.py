@@ -1,96 +1,163 @@
-"""What a run says while it runs: lines for people, metrics.jsonl for tools, and facts for the termination message."""
+"""What a run says: metrics.jsonl, log lines, and the facts that its launcher makes the termination message of.
+
+No torch here: the launcher imports this module too.
+"""
 
 import json
 import os
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from darkroom_api.report import Artifact, Best, Metric, Reason, TerminationMessage
+from darkroom_api.report import Artifact, Best, ExitCode, Metric, Reason, TerminationMessage
 
-ENV_FACTS = "DARKROOM_FACTS_DIR"
+METRICS_FILE = "metrics.jsonl"
+_MOST_METRICS = 16  # of TerminationMessage.metrics
+_LINE_SECONDS = 3.0
 
 
-def number(value: float) -> str:
-    """A metric as a decimal string: six significant digits."""
+def decimal(value: float) -> str:
+    """A number as the API writes it: at most 24 characters, no more digits than were measured."""
     return f"{value:.6g}"
 
 
-class RunLog:
-    """Rank 0's voice; the other ranks only keep their facts."""
-
-    def __init__(self, run_dir: Path, *, first: bool) -> None:
-        self._first = first
-        self._file = (run_dir / "metrics.jsonl").open("a") if first else None
-        self._spoke = 0.0
-
-    def interval(self, **values: Any) -> None:
-        """Progress: every call goes to the file, a line every two seconds to people."""
-        self._write("train", values)
-        if self._first and time.monotonic() - self._spoke > 2.0:
-            self._spoke = time.monotonic()
-            say(
-                f"epoch {values['epoch']:.2f}/{values['epochs']}  step {values['step']}/{values['steps']}  "
-                f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['imagesPerSecond']:.0f} img/s  "
-                f"eta {values['etaSeconds']:.0f} s"
-            )
-
-    def evaluation(self, split: str, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of a whole split."""
-        self._write(split, {"epoch": epoch} | metrics)
-        if self._first:
-            say(f"{split:<5} epoch {epoch}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-
-    def note(self, text: str) -> None:
-        """A line for people."""
-        if self._first:
-            say(text)
-
-    def _write(self, kind: str, values: dict[str, Any]) -> None:
-        if self._file:
-            self._file.write(json.dumps({"time": round(time.time(), 3), "kind": kind} | values) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Nothing more to say."""
-        if self._file:
-            self._file.close()
-
-
-def say(text: str) -> None:
-    """A line on standard output, at once."""
-    print(text, flush=True)
-
-
+@dataclass
 class Facts:
-    """What one rank would say if it ended now. Kept in a file, because a killed process says nothing any more."""
+    """What one worker process tells its launcher through a file, from its first instant to its last."""
 
-    def __init__(self, rank: int) -> None:
-        folder = os.environ.get(ENV_FACTS)
-        self._file = Path(folder, f"rank-{rank}.json") if folder else None
-        self.message = TerminationMessage(reason=Reason.SOFTWARE_ERROR, exit_code=70, rank=rank)
+    rank: int
+    pid: int
+    message: TerminationMessage
+    training: bool = False
+    ended: bool = False
+    at: float = field(default_factory=time.time)
 
-    def update(self, **fields: Any) -> None:
-        """Change some, and write all."""
-        self.message = self.message.model_copy(update=fields)
-        if self._file:
-            staged = self._file.with_suffix(".new")
-            staged.write_text(self.message.encode())
-            staged.replace(self._file)
+    def write(self, folder: Path) -> None:
+        """Replace this worker's file as a whole; the launcher may read at any time."""
+        self.at = time.time()
+        content = {**vars(self), "message": self.message.to_wire()}
+        path = folder / f"worker-{self.pid}.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def read_all(cls, folder: Path) -> list[Self]:
+        """By rank; a file that cannot be read is passed over, its worker is then judged by its exit code."""
+        found = []
+        for path in folder.glob("worker-*.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                message = TerminationMessage.decode(json.dumps(content.pop("message")))
+                if message:
+                    found.append(cls(message=message, **content))
+        return sorted(found, key=lambda facts: facts.rank)
 
 
-def read_facts(folder: Path) -> dict[int, TerminationMessage]:
-    """Facts by rank, as far as the ranks got."""
-    found = {}
-    for file in folder.glob("rank-*.json"):
-        if message := TerminationMessage.decode(file.read_text()):
-            found[int(file.stem.split("-")[1])] = message
-    return found
+def running() -> TerminationMessage:
+    """The message of a worker that has not ended yet: what is left if it is killed."""
+    return TerminationMessage(reason=Reason.KILLED, exit_code=ExitCode.KILLED)
 
 
-def metric_list(metrics: dict[str, float]) -> list[Metric]:
-    """Metrics as the message carries them, at most sixteen."""
-    return [Metric(name=name, value=number(value)) for name, value in metrics.items()][:16]
+class Reporter:
+    """Rank 0's voice; on the other ranks it keeps the same facts and is silent.
+
+    run_dir None: facts only. Writing metrics.jsonl never stops a training: the first failure is said and that is all.
+    """
+
+    def __init__(self, message: TerminationMessage, *, run_dir: Path | None = None, speaks: bool = True) -> None:
+        self.message = message
+        self._path = run_dir / METRICS_FILE if run_dir and speaks else None
+        self._speaks = speaks
+        self._last_line = float("-inf")
+
+    def say(self, text: str) -> None:
+        if self._speaks:
+            print(text, flush=True)
+
+    def progress(self, *, metrics: Mapping[str, float], always: bool = False, **facts: Any) -> bool:
+        """One interval of training, at most every few seconds; whether it was reported."""
+        if not always and time.monotonic() - self._last_line < _LINE_SECONDS:
+            return False
+        self._last_line = time.monotonic()
+        self._append({"event": "progress", **facts, "metrics": metrics})
+        self.say(progress_line(facts, metrics))
+        return True
+
+    def evaluation(
+        self, split: str, metrics: Mapping[str, float], *, epoch: int, step: int, best: bool, seconds: float
+    ) -> None:
+        """Metrics of a whole split, by names without its prefix."""
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
+        self._append({"event": "evaluation", "epoch": epoch, "step": step, "best": best, "metrics": named})
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in named.items())
+        self.say(f"epoch {epoch}  {figures}  ({seconds:.1f} s){'  best so far' if best else ''}")
+        self.keep_metrics(named)
+
+    def event(self, event: str, text: str, **facts: Any) -> None:
+        """Something that happens once: resumed, saved, skipped files."""
+        self._append({"event": event, **facts})
+        self.say(text)
+
+    def keep_metrics(self, named: Mapping[str, float]) -> None:
+        """Into the message: test before val before train, where there is no room for all."""
+        known = {metric.name: metric.value for metric in self.message.metrics}
+        known |= {name: decimal(value) for name, value in named.items() if len(name) <= 63}
+        rank = {"test": 0, "val": 1}
+        ordered = sorted(known.items(), key=lambda item: rank.get(item[0].partition("/")[0], 2))
+        self.message.metrics = [Metric(name=name, value=value) for name, value in ordered[:_MOST_METRICS]]
+
+    def keep_best(self, metric: str, value: float, epoch: int) -> None:
+        self.message.best = Best(metric=metric, value=decimal(value), epoch=epoch)
+
+    def keep_checkpoint(self, path: str, sha256: str, step: int) -> None:
+        self.message.checkpoint = Artifact(path=path, sha256=sha256)
+        self.message.checkpoint_step = step
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if not self._path:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+        except OSError as error:
+            self.say(f"{self._path} cannot be written ({error.strerror}); training goes on without it")
+            self._path = None
 
 
-__all__ = ["Artifact", "Best", "Facts", "RunLog", "metric_list", "number", "read_facts", "say"]
+def progress_line(facts: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """`epoch 3/30  step 210/2100  loss 0.412  lr 0.081  812 img/s  eta 41 s`."""
+    parts = [
+        f"epoch {facts['epoch']}/{facts['epochs']}",
+        f"step {facts['step']}/{facts['steps']}",
+        f"loss {metrics['train/loss']:.4g}",
+        f"lr {facts['learningRate']:.3g}",
+    ]
+    if facts.get("imagesPerSecond"):
+        parts.append(f"{facts['imagesPerSecond']:.0f} img/s")
+    if facts.get("etaSeconds") is not None:
+        parts.append(f"eta {duration(facts['etaSeconds'])}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def write_termination_message(message: TerminationMessage, path: Path | None) -> None:
+    """To the file that kubelet reads, in one write: it is a mount of its own, so nothing can be renamed onto it."""
+    if path is None:
+        return
+    data = message.encode().encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)

@@ -1,376 +1,400 @@
-"""The training loop. `train` is the whole of it; what it calls is below, in the order of use."""
+"""The training loop."""
 
+import logging
 import math
-import time
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import torch
-from torch import nn
 
-from darkroom_api.report import Artifact, Best, Reason
-from darkroom_api.v1alpha1.vision import MemoryFormat, Precision, TrainerConfig
-from darkroom_trainer.checkpoint import Checkpoint, Checkpoints
-from darkroom_trainer.clock import Clock, Throughput
-from darkroom_trainer.control import AskedToLeave, Control
-from darkroom_trainer.data.loader import cpus, make_loader, worker_count
-from darkroom_trainer.data.sampler import BatchPlan, MicroBatch, ShardSampler, StepSampler
-from darkroom_trainer.errors import ConfigError
-from darkroom_trainer.export import export_model
-from darkroom_trainer.optim import make_ema, make_optimizer
-from darkroom_trainer.parallel import BatchNormStatistics, Replica, World, seed_everything
-from darkroom_trainer.report import Facts, RunLog, metric_list, number
+from darkroom_api.report import Artifact, ExitCode, Reason, TerminationMessage
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
+from darkroom_trainer.clock import Clock, Throughput, eta_seconds, now, process_start
+from darkroom_trainer.corrupt import CorruptFiles
+from darkroom_trainer.data.loader import compute_threads, cpu_limit, make_loader, worker_count
+from darkroom_trainer.data.sampler import Plan, TrainingBatches, derive_seed, share
+from darkroom_trainer.ema import Ema
+from darkroom_trainer.errors import DivergenceError, StorageError
+from darkroom_trainer.evaluate import Evaluator
+from darkroom_trainer.optim import Precision, make_optimizer, memory_format, set_learning_rate
+from darkroom_trainer.parallel import Group, Pulse, Replica, RunningStatistics
+from darkroom_trainer.report import Reporter, decimal, running
 from darkroom_trainer.schedule import LearningRate
+from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity, seed_everything
 from darkroom_trainer.tasks.base import Batch, Task
 
-
-def train(config: TrainerConfig, task: Task, world: World, clock: Clock, facts: Facts) -> None:
-    """Train to the end of the schedule, evaluate on `test`, export. Raises AskedToLeave after a checkpoint, or a TrainerError."""
-    run = Run(config, task, world, clock, facts)
-    run.resume()
-    clock.rest("other")
-    for step, micro_batches in run.steps():
-        run.begin_step(step)
-        for micro in micro_batches:
-            batch = run.fetch()
-            run.forward_backward(step, micro, batch, last=micro is micro_batches[-1])
-        run.update(step)
-        if run.plan.samples_in(step) and (step + 1) % run.plan.steps_per_epoch == 0:
-            run.evaluate_epoch(step + 1)
-        run.keep_in_touch(step + 1)
-    run.finish()
+log = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
-    """What a checkpoint remembers besides weights and optimizer."""
+class Host:
+    """What surrounds a training process; the defaults are a process of its own, as in a notebook or a test.
 
-    step: int = 0
-    evaluated_epoch: int = 0
-    best: Best | None = None
-    last_metrics: dict[str, float] | None = None
+    stop: whether this process was told to leave; began: called when training begins, from when on `stop` is honoured
+    with a checkpoint; publish: called when `message` has news.
+    """
+
+    group: Group = field(default_factory=Group)
+    clock: Clock = field(default_factory=lambda: Clock(process_start()))
+    message: TerminationMessage = field(default_factory=running)
+    stop: Callable[[], bool] = lambda: False
+    began: Callable[[], None] = lambda: None
+    publish: Callable[[], None] = lambda: None
+
+
+def train(config: TrainerConfig, task: Task, host: Host | None = None) -> TerminationMessage:
+    """Train to the end of the schedule, or until a process of the group is told to leave; how it ended.
+
+    Continues from the newest checkpoint in the run's folder, on any number of processes. Raises TrainerError.
+    """
+    run = Run(config, task, host or Host())
+    while True:
+        if run.owes_evaluation() and not run.evaluate_epoch():
+            return run.leave()
+        if run.progress.step == run.plan.steps:
+            return run.finish()
+        run.train_step()
+        if run.beat():
+            return run.leave()
 
 
 class Run:
-    """The parts of one training on one process, and the verbs of the loop."""
+    """A run on this process: what `train` does in each line."""
 
-    def __init__(self, config: TrainerConfig, task: Task, world: World, clock: Clock, facts: Facts) -> None:
-        self.config, self.task, self.world, self.clock, self.facts = config, task, world, clock, facts
-        vision = config.vision
-        run_dir = Path(config.run_dir)
-        torch.set_num_threads(max(1, cpus() // world.local_size))
-        torch.use_deterministic_algorithms(vision.deterministic)
-        torch.backends.cudnn.benchmark = not vision.deterministic
-        self.checkpoints = Checkpoints(run_dir, config.checkpoint.keep)
-        if world.first:
-            self.checkpoints.prepare()
-        world.barrier()
-        self.log = RunLog(run_dir, first=world.first)
+    def __init__(self, config: TrainerConfig, task: Task, host: Host) -> None:
+        self.config, self.vision, self.task = config, config.vision, task
+        self.group, self.clock, self.host = host.group, host.clock, host
+        self.report = Reporter(host.message, run_dir=Path(config.run_dir), speaks=self.group.leads)
+        self.checkpoints = Checkpoints(Path(config.run_dir) / "checkpoints", keep=config.checkpoint.keep)
+        self._prepare_torch()
+        self.group.share(self.checkpoints.open if self.group.leads else lambda: None)
         self.splits = task.splits()
-        seed_everything([vision.seed])
-        self.memory_format = memory_format(vision.memory_format, world.device)
-        self.model = task.build_model().to(world.device, memory_format=self.memory_format)
-        self.optimizer = make_optimizer(vision.optimizer, self.model, world.device)
-        self.ema = make_ema(vision.ema, self.model, vision.batch_size)
-        self.statistics = BatchNormStatistics(self.model, world)
-        self.dtype = forward_dtype(vision.precision, world.device)
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16)
-        self.clip = float(vision.optimizer.clip_norm) if vision.optimizer.clip_norm else math.inf
-        self.workers = worker_count(vision.workers, world.local_size)
-        self.progress, self.resumed_step = Progress(), None
-        self.throughput = Throughput()
-        self._loaders: dict[str, Any] = {}
-
-    # --- resume ---
-
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one, and lay out the run from there."""
         with self.clock.spend("restore"):
-            newest = self.checkpoints.newest() if self.world.first else None
-            step = self.world.share(newest.step if newest else None)
-            micro_batch = self._restore(self.checkpoints.at(step)) if step is not None else self._first_micro_batch()
-        vision = self.config.vision
-        self.plan = BatchPlan(
-            len(self.splits["train"]), vision.batch_size, micro_batch, vision.schedule.epochs, vision.seed
-        )
-        self.rate = LearningRate.of(vision.schedule, self.plan.steps_per_epoch)
-        self.replica = Replica(self.model, self.world, time.perf_counter)
-        self.control = Control(self.config, self.world, self.plan, len(self.splits["train"]))
-        self.log.note(
-            f"{len(self.splits['train'])} training images, {self.plan.total_steps} steps of {vision.batch_size} in "
-            f"micro-batches of {micro_batch} on {self.world.size} processes ({self.world.device.type}, {self.workers} loader "
-            f"workers each); " + (f"resuming at step {step}" if step is not None else "from the beginning")
-        )
-        self._tell_progress()
+            parcel = self.group.share(self.checkpoints.newest)
+        self._plan(parcel)
+        self.learner = self._make_learner()
+        self.progress = Progress()
+        if parcel:
+            with self.clock.spend("restore"):
+                self.progress = self.learner.restore(parcel)
+        self._make_loop()
+        self._announce(resumed=parcel is not None)
+        self.clock.switch("compute")
+        host.began()
 
-    def _first_micro_batch(self) -> int:
-        """Fixed by the first start, and kept when the number of processes changes."""
-        vision = self.config.vision
-        return vision.micro_batch_size or math.ceil(vision.batch_size / self.world.size)
+    # --- Setting up ---
 
-    def _restore(self, checkpoint: Checkpoint) -> int:
-        weights, state = checkpoint.load()
-        self._check_same_run(checkpoint, state)
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
-        if self.ema:
-            self.ema.module.load_state_dict(
-                {k.removeprefix("ema."): v for k, v in weights.items() if k.startswith("ema.")}
+    def _prepare_torch(self) -> None:
+        cpus, local = cpu_limit(), self.group.local_world
+        self.workers = worker_count(
+            self.vision.workers, cpus=cpus, local_processes=local, device=self.group.device.type
+        )
+        torch.set_num_threads(compute_threads(cpus=cpus, local_processes=local, workers=self.workers))
+        torch.use_deterministic_algorithms(self.vision.deterministic)
+        torch.backends.cudnn.benchmark = not self.vision.deterministic
+        seed_everything(self.vision.seed)
+
+    def _plan(self, parcel: Parcel | None) -> None:
+        """Micro-batches are those of the run's first start: the run is then the same on any number of processes."""
+        batch = self.vision.batch_size
+        micro_batch = self.vision.micro_batch_size or math.ceil(batch / self.group.world)
+        if parcel:
+            micro_batch = parcel.manifest.identity["microBatch"]
+        fingerprint = self.task.fingerprint()
+        self.identity = identity(self.vision, fingerprint=fingerprint, micro_batch=micro_batch)
+        if parcel:
+            check_identity(parcel.manifest.identity, self.identity, run_dir=self.config.run_dir)
+        self.plan = Plan(len(self.splits["train"]), batch, micro_batch, self.vision.schedule.epochs, self.vision.seed)
+        self.share = share(self.plan.micro_batches, self.group.rank, self.group.world)
+
+    def _make_learner(self) -> Learner:
+        device = self.group.device
+        self.precision = Precision.of(self.vision, device)
+        model = self.task.build_model()
+        self.memory_format = memory_format(self.vision, model, device)
+        model = model.to(device, memory_format=self.memory_format).train()
+        ema = Ema(model, decay=float(self.vision.ema.decay), batch=self.plan.batch) if self.vision.ema else None
+        return Learner(model, make_optimizer(model, self.vision.optimizer, device=device), self.precision.scaler(), ema)
+
+    def _make_loop(self) -> None:
+        model, vision = self.learner.model, self.vision
+        self.replica = Replica(self.task, model, self.group)
+        self.statistics = RunningStatistics(model, self.group)
+        self.rate = LearningRate.of(
+            vision.schedule,
+            peak=float(vision.optimizer.learning_rate),
+            steps=self.plan.steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+        )
+        sizes = {name: len(images) for name, images in self.splits.items()}
+        limit = float(vision.data.max_corrupt_fraction)
+        self.corrupt = CorruptFiles(sizes, limit=limit, group=self.group, say=self.report.say)
+        self.corrupt.restore(self.progress.corrupt)
+        self.evaluator = Evaluator(
+            self.task,
+            self.group,
+            batch=self.plan.micro_batch,
+            workers=self.workers,
+            precision=self.precision,
+            memory_format=self.memory_format,
+            corrupt=self.corrupt,
+        )
+        self.batches = self._training_batches()
+        self.generator = torch.Generator()
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)  # loss, valid samples
+        self.pulse, self.throughput = Pulse(self.group), Throughput()
+        self.evaluation_seconds: list[float] = []
+        self.saved: Saved | None = None
+        self.saved_at, self.saved_state = now(), (self.progress.step, self.progress.evaluated)
+
+    def _training_batches(self) -> Iterator[Batch]:
+        batches = TrainingBatches(self.plan, rank=self.group.rank, world=self.group.world, start=self.progress.step)
+        workers = self.workers if len(batches) else 0
+        return iter(
+            make_loader(self.splits["train"], batches, self.task.collate, workers=workers, device=self.group.device)
+        )
+
+    def _announce(self, *, resumed: bool) -> None:
+        plan, progress, message = self.plan, self.progress, self.host.message
+        message.epochs, message.steps, message.step = plan.epochs, plan.steps, progress.step
+        message.epoch = plan.epochs_done(progress.step)
+        if not progress.worlds or progress.worlds[-1][1] != self.group.world:
+            progress.worlds.append([progress.step, self.group.world])
+        device = torch.cuda.get_device_name(self.group.device) if self.group.device.type == "cuda" else "CPU"
+        self.report.say(
+            f"{plan.samples} images, {plan.epochs} epochs = {plan.steps} steps of {plan.batch} images in "
+            f"{plan.micro_batches} micro-batches on {self.group.world} process(es), {device}, "
+            f"{self.workers} loader process(es) each"
+        )
+        if plan.micro_batches < self.group.world:
+            self.report.say(
+                f"{self.group.world - plan.micro_batches} process(es) have nothing to do: a step has only "
+                f"{plan.micro_batches} micro-batches; a smaller vision.microBatchSize from the start gives all of them work"
             )
-            self.ema.n_averaged.fill_(state["emaUpdates"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        best = Best(**state["best"]) if state["best"] else None
-        self.progress = Progress(state["step"], state["evaluatedEpoch"], best, state["lastMetrics"])
-        self.resumed_step = state["step"]
-        return int(state["microBatch"])
+        if resumed:
+            message.resumed_step = message.checkpoint_step = progress.step
+            self.report.event("resumed", f"resumed at step {progress.step}", step=progress.step, world=self.group.world)
+            if progress.best:
+                self.report.keep_best(f"val/{self.task.best_metric}", progress.best.value, progress.best.epoch)
+                self.report.keep_metrics(progress.best.metrics)
+        self.host.publish()
 
-    def _check_same_run(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        """Another data set or recipe in the same folder must not go on as if nothing had happened."""
-        for name, now in self._identity().items():
-            if state["identity"].get(name) != now:
-                raise ConfigError(
-                    f"{name} differs from that of {checkpoint.folder} (now {now!r}, then {state['identity'].get(name)!r}): "
-                    "give the new run a folder of its own"
-                )
+    # --- A step ---
 
-    def _identity(self) -> dict[str, Any]:
-        vision = self.config.vision
-        return {
-            "data": self.task.fingerprint(),
-            "vision.model.architecture": vision.model.architecture,
-            "vision.imageSize": vision.image_size,
-            "vision.batchSize": vision.batch_size,
-            "vision.schedule.epochs": vision.schedule.epochs,
-            "vision.seed": vision.seed,
-            "vision.optimizer.name": vision.optimizer.name,
-            "vision.ema": vision.ema is not None,
-        }
-
-    # --- one step ---
-
-    def steps(self) -> Iterator[tuple[int, list[MicroBatch]]]:
-        """Steps that are left, with this process's micro-batches; the loader runs ahead in the same order."""
-        if self.progress.step and self.progress.step % self.plan.steps_per_epoch == 0:
-            self.evaluate_epoch(self.progress.step)  # interrupted between the last step of an epoch and its evaluation
-        sampler = StepSampler(
-            self.plan, rank=self.world.rank, world_size=self.world.size, first_step=self.progress.step
-        )
-        loader = make_loader(self.splits["train"], self.task, sampler, workers=self.workers, device=self.world.device)
-        self.batches = iter(loader)
-        self.model.train()
-        yield from sampler.steps()
-
-    def fetch(self) -> Batch:
-        """The next batch, on the device."""
-        with self.clock.spend("dataWait"):
-            batch: Batch = next(self.batches)
-        self.control.saw_corrupt(batch.corrupt)
-        return batch.to(self.world.device, self.memory_format)
-
-    def begin_step(self, step: int) -> None:
-        """Learning rate, clean gradients, statistics of their own."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(self.config.vision.optimizer.learning_rate) * self.rate.factor(step)
-        self.optimizer.zero_grad(set_to_none=True)
+    def train_step(self) -> None:
+        """One optimizer step on one global batch."""
+        set_learning_rate(self.learner.optimizer, self.rate.at(self.progress.step))
         self.statistics.begin_step()
-
-    def forward_backward(self, step: int, micro: MicroBatch, batch: Batch, *, last: bool) -> None:
-        """Gradients of one micro-batch; the global batch's mean loss, whoever computes which part of it."""
-        with self.clock.spend("compute"), self.replica.accumulating(last=last):
-            generator = torch.Generator().manual_seed(self.config.vision.seed + 7919 * step + micro.number)
-            seed_everything([self.config.vision.seed, step, micro.number])
-            with self._autocast():
-                loss = self.task.loss(self.replica.model, batch, generator=generator)
-            if micro.filler:
-                loss = loss * 0.0
-            # DDP averages over processes: the factor makes that a sum
-            scaled = loss * (self.world.size / self.plan.samples_in(step))
-            waited = self.replica.backward(self.scaler.scale(scaled), last=last)
-            self.statistics.add(0.0 if micro.filler else float(len(micro.samples)))
-            self.control.saw_loss(loss.detach(), 0 if micro.filler else len(micro.samples))
-        self.clock.move(waited, "compute", "communication")
-
-    def update(self, step: int) -> None:
-        """Statistics, clipping, the step itself, the moving average."""
+        for micro_batch in self.share or [None]:
+            self._backward(micro_batch, last=micro_batch is None or micro_batch == self.share[-1])
         with self.clock.spend("communication"):
-            self.statistics.end_step()
-        with self.clock.spend("compute"):
-            self.scaler.unscale_(self.optimizer)
-            if self.clip < math.inf:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip, foreach=True)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            if self.ema:
-                self.ema.update_parameters(self.model)
-        self.progress.step = step + 1
+            self.statistics.end_step(self.plan.micro_batches)
+        self._update()
+        self.progress.step += 1
 
-    def _autocast(self) -> Any:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype=self.dtype)
+    def _backward(self, micro_batch: int | None, *, last: bool) -> None:
+        """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""
+        batch = None if micro_batch is None else self._next_batch()
+        seed = derive_seed(self.vision.seed, self.progress.step, -1 if micro_batch is None else micro_batch)
+        torch.manual_seed(seed)  # of the device too: dropout is that of the micro-batch, wherever it is computed
+        self.generator.manual_seed(seed)
+        with self.replica.accumulating(last=last):
+            with self.precision.autocast():
+                if batch is None:
+                    loss = self.replica.forward(None, self.generator)
+                else:
+                    with self.statistics.micro_batch():
+                        loss = self.replica.forward(batch, self.generator)
+            self.learner.scaler.scale(loss * (self.replica.loss_scale / self.plan.batch)).backward()
+        if batch is not None:
+            self.sums += torch.stack([loss.detach().double(), batch.valid.sum().double()])
 
-    # --- now and then ---
+    def _next_batch(self) -> Batch:
+        with self.clock.spend("dataWait"):
+            batch = next(self.batches)
+        self.corrupt.note("train", batch.corrupt)
+        return batch.to(self.group.device, self.memory_format)
 
-    def keep_in_touch(self, done: int) -> None:
-        """Every few steps one small exchange: losses, corrupt files, the wish to leave; then log, save, or go."""
-        if not self.control.due(done):
-            return
-        with self.clock.spend("communication"):
-            word = self.control.exchange(done)
-        if word.images:
-            self.throughput.add(word.images, word.seconds)
-            self.log.interval(
-                epoch=done / self.plan.steps_per_epoch,
-                epochs=self.config.vision.schedule.epochs,
-                step=done,
-                steps=self.plan.total_steps,
-                loss=word.loss,
-                lr=self.optimizer.param_groups[0]["lr"],
-                imagesPerSecond=round(self.throughput.images_per_second, 1),
-                etaSeconds=round(self.eta_seconds(done)),
-            )
-        self._tell_progress()
-        if word.leave or word.save:
-            self.save()
-        if word.leave:
-            raise AskedToLeave(done)
+    def _update(self) -> None:
+        learner, clip = self.learner, self.vision.optimizer.clip_norm
+        if clip is not None:
+            learner.scaler.unscale_(learner.optimizer)
+            torch.nn.utils.clip_grad_norm_(learner.model.parameters(), float(clip))
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+        learner.optimizer.zero_grad()
+        if learner.ema:
+            learner.ema.update(learner.model)
 
-    def eta_seconds(self, done: int) -> float:
-        """Seconds to the end of the schedule at the present speed."""
+    # --- What the processes tell each other, and the user ---
+
+    def beat(self) -> bool:
+        """Now and then, and before an evaluation: exchange, report, save; whether it is time to leave."""
+        due = self.pulse.tick()
+        if not (due or self.owes_evaluation() or self.progress.step == self.plan.steps):
+            return False
+        with self.clock.spend("communication" if self.group.device.type == "cpu" else "compute"):
+            beat = self.pulse.beat(self.sums, stop=self.host.stop(), news=self.corrupt.news)
+        loss_sum, valid = beat.sums
+        self.clock.move("compute", "communication", self.replica.exposed_seconds() * beat.ticks)
+        loss = loss_sum / max(1.0, valid)
+        if not math.isfinite(loss_sum):
+            raise DivergenceError(self._divergence(beat.ticks))
+        if beat.news:
+            self.corrupt.exchange()
+        self.throughput.add(beat.ticks * self.plan.batch, beat.seconds)
+        self._report_progress(loss)
+        if self.group.leads and not beat.stop and now() - self.saved_at >= self.config.checkpoint.every_seconds:
+            self._save()
+        self.pulse.restart()
+        return beat.stop
+
+    def _divergence(self, ticks: int) -> str:
+        step = self.progress.step
+        return (
+            f"the loss stopped being a number between steps {step - ticks + 1} and {step}, at learning rate "
+            f"{self.rate.at(step - 1):.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
+        )
+
+    def _report_progress(self, loss: float) -> None:
+        plan, step, message = self.plan, self.progress.step, self.host.message
         rate = self.throughput.images_per_second
-        epochs_left = (self.plan.total_steps - done) / self.plan.steps_per_epoch
-        return epochs_left * self.plan.size / rate if rate else 0.0
-
-    def save(self) -> None:
-        """A checkpoint; the others wait, so that nobody leaves before it is there."""
-        with self.clock.spend("checkpoint"):
-            if self.world.first:
-                saved = self.checkpoints.save(self.progress.step, self._weights(), self._state())
-                self.facts.update(checkpoint=saved, checkpoint_step=self.progress.step)
-            self.world.barrier()
-        self.control.saved()
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        if self.ema:
-            weights |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        return weights
-
-    def _state(self) -> dict[str, Any]:
-        best = self.progress.best
-        return {
-            "step": self.progress.step,
-            "evaluatedEpoch": self.progress.evaluated_epoch,
-            "best": best.model_dump() if best else None,
-            "lastMetrics": self.progress.last_metrics,
-            "microBatch": self.plan.micro_batch_size,
-            "identity": self._identity(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "emaUpdates": int(self.ema.n_averaged) if self.ema else 0,
-            "worldSize": self.world.size,
+        per_evaluation = median(self.evaluation_seconds) if self.evaluation_seconds else 0.0
+        left = eta_seconds(
+            (plan.steps - step) * plan.batch, rate, plan.epochs - self.progress.evaluated, per_evaluation
+        )
+        metrics = {"train/loss": loss}
+        message.step, message.epoch = step, plan.epochs_done(step)
+        message.images_per_second = decimal(rate) if rate else None
+        message.time = self.clock.seconds()
+        self.report.keep_metrics(metrics)
+        facts = {
+            "epoch": min(plan.epochs, plan.epochs_done(step - 1) + 1),
+            "epochs": plan.epochs,
+            "step": step,
+            "steps": plan.steps,
+            "learningRate": self.rate.at(step - 1),
+            "imagesPerSecond": rate and round(rate, 1),
+            "etaSeconds": left and round(left, 1),
+            "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
         }
+        self.report.progress(metrics=metrics, always=step == plan.steps, **facts)
+        self.host.publish()
 
-    # --- evaluation and the end ---
+    # --- Evaluation ---
 
-    @property
-    def evaluated(self) -> nn.Module:
-        """The weights that count: the moving average where there is one."""
-        return self.ema.module if self.ema else self.model
+    def owes_evaluation(self) -> bool:
+        """Whether an epoch has ended whose evaluation is not done: now, or before the checkpoint was written."""
+        return self.plan.epochs_done(self.progress.step) > self.progress.evaluated
 
-    def evaluate_epoch(self, done: int) -> None:
-        """Measure `val`, once per epoch, and keep the best weights."""
-        epoch = done // self.plan.steps_per_epoch
-        if epoch <= self.progress.evaluated_epoch:
-            return
-        metrics = {f"val/{name}": value for name, value in self.measure("val", epoch).items()}
-        self.progress.evaluated_epoch, self.progress.last_metrics = epoch, metrics
-        name = f"val/{self.task.best_metric}"
-        if self.progress.best is None or metrics[name] > float(self.progress.best.value):
-            self.progress.best = Best(metric=name, value=number(metrics[name]), epoch=epoch)
-            with self.clock.spend("checkpoint"):
-                if self.world.first:
-                    self.checkpoints.save_best(self.evaluated.state_dict(), {"epoch": epoch})
-        self.facts.update(best=self.progress.best, metrics=metric_list(metrics))
+    def evaluate_epoch(self) -> bool:
+        """Measure on `val`, keep the weights if they are the best so far; False if told to leave meanwhile."""
+        began, progress = now(), self.progress
+        metrics = self._evaluate("val")
+        if metrics is None:
+            return False
+        progress.evaluated = self.plan.epochs_done(progress.step)
+        value = metrics[self.task.best_metric]
+        better = progress.best is None or value > progress.best.value or math.isnan(progress.best.value)
+        if better:
+            named = {f"val/{name}": v for name, v in metrics.items()}
+            progress.best = Best(value, progress.evaluated, progress.step, named)
+            self.report.keep_best(f"val/{self.task.best_metric}", value, progress.evaluated)
+            self._save_best()
+        self.evaluation_seconds.append(now() - began)
+        self.report.evaluation(
+            "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
+        )
+        self.host.publish()
+        self.pulse.restart()
+        return True
 
-    def measure(self, split: str, epoch: int) -> dict[str, float]:
-        """Metrics over a whole split, each sample counted once at any number of processes."""
+    def _evaluate(self, split: str) -> dict[str, float] | None:
         with self.clock.spend("evaluation"):
-            images, model = self.splits[split], self.evaluated
-            was_training = model.training
-            model.eval()
-            totals = self.task.new_totals(self.world.device)
-            with torch.inference_mode():
-                for batch in self._loader(split):
-                    self.control.saw_corrupt(batch.corrupt)
-                    with self._autocast():
-                        self.task.evaluate(model, batch.to(self.world.device, self.memory_format), totals)
-            model.train(was_training)
-            metrics = self.task.metrics(self.world.sum(totals))
-            self.log.evaluation(split, epoch, metrics | {"images": len(images)})
-        return metrics
+            metrics = self.evaluator.measure(self.learner.judged, split, self.splits[split], stop=self.host.stop)
+            self.learner.model.train()
+            return metrics
 
-    def _loader(self, split: str) -> Any:
-        if split not in self._loaders:
-            size = self.config.vision.micro_batch_size or math.ceil(self.config.vision.batch_size / self.world.size)
-            sampler = ShardSampler(len(self.splits[split]), size, rank=self.world.rank, world_size=self.world.size)
-            workers = min(self.workers, len(sampler) // 4)  # a handful of batches is not worth a process
-            self._loaders[split] = make_loader(
-                self.splits[split], self.task, sampler, workers=workers, device=self.world.device
-            )
-        return self._loaders[split]
+    # --- Checkpoints and endings ---
 
-    def finish(self) -> None:
-        """Save, take the best weights, measure `test` once, export."""
-        self.save()
-        best = self.checkpoints.best()
-        if best is not None:
-            self.evaluated.load_state_dict(best)
-        epoch = self.progress.best.epoch if self.progress.best else self.config.vision.schedule.epochs
-        metrics = dict(self.progress.last_metrics or {})
-        if "test" in self.splits:
-            metrics = {f"test/{name}": value for name, value in self.measure("test", epoch).items()} | metrics
-        self.control.check_corrupt()
+    def _save(self) -> Saved | None:
+        """Rank 0's alone. None if nothing has happened since the last one."""
+        state = (self.progress.step, self.progress.evaluated)
+        if self.saved_state == state and (self.saved or self.host.message.resumed_step is not None):
+            return self.saved
+        self.progress.corrupt = self.corrupt.known()
         with self.clock.spend("checkpoint"):
-            model = self._export(metrics) if self.world.first else None
-            self.world.barrier()
-        self.facts.update(model=model, metrics=metric_list(metrics), reason=Reason.COMPLETED, exit_code=0)
-        self.log.close()
+            self.saved = self.checkpoints.save(
+                self.progress.step,
+                self.learner.tensors(),
+                self.learner.counters(self.progress),
+                identity=self.identity,
+                best_step=self.progress.best.step if self.progress.best else None,
+            )
+        self.saved_at, self.saved_state = now(), state
+        self._keep_checkpoint(self.saved)
+        self.report.event("saved", f"saved {self.saved.folder.name}", step=self.saved.step)
+        return self.saved
+
+    def _save_best(self) -> None:
+        if self.group.leads:
+            with self.clock.spend("checkpoint"):
+                self.checkpoints.save_best(self.progress.step, self.learner.best_tensors(), identity=self.identity)
+
+    def _keep_checkpoint(self, saved: Saved | None) -> None:
+        if saved:
+            self.report.keep_checkpoint(f"checkpoints/{saved.folder.name}", saved.sha256, saved.step)
+
+    def _save_for_all(self) -> None:
+        """Save, and wait until rank 0 has: nobody leaves before the checkpoint is on the disk."""
+        with self.clock.spend("checkpoint"):
+            self._keep_checkpoint(self.group.share(self._save))
+
+    def leave(self) -> TerminationMessage:
+        """A checkpoint, then out; every process at the same step."""
+        self._save_for_all()
+        self.report.say(f"leaving at step {self.progress.step}, as asked")
+        return self._end(Reason.ASKED_TO_LEAVE, ExitCode.ASKED_TO_LEAVE)
+
+    def finish(self) -> TerminationMessage:
+        """Measure the best epoch's weights on `test`, once, and export them."""
+        self._save_for_all()
+        best = self.progress.best
+        if best is None:
+            raise StorageError(f"{self.config.run_dir}: the run is complete, but no epoch was evaluated")
+        with self.clock.spend("restore"):
+            parcel = self.group.share(lambda: self.checkpoints.best(best.step))
+            self.learner.judged.load_state_dict(parcel.tensors("model."))
+        metrics = dict(best.metrics)
+        if "test" in self.splits:
+            began, test = now(), self._evaluate("test")
+            if test is None:
+                return self.leave()
+            self.report.evaluation("test", test, epoch=best.epoch, step=best.step, best=False, seconds=now() - began)
+            metrics = {f"test/{name}": value for name, value in test.items()} | metrics
+        self.report.keep_metrics(metrics)
+        with self.clock.spend("other"):
+            self.host.message.model = self.group.share(lambda: self._export(metrics))
+        return self._end(Reason.COMPLETED, ExitCode.DONE)
 
     def _export(self, metrics: dict[str, float]) -> Artifact:
+        from darkroom_trainer.export import export_model
+
         folder = Path(self.config.run_dir) / "model"
-        artifact = export_model(self.evaluated, folder, description=self.task.describe(), metrics=metrics)
-        return Artifact(path=artifact.path, sha256=artifact.sha256)
+        try:
+            artifact = export_model(self.learner.judged, folder, description=self.task.describe(), metrics=metrics)
+        except OSError as error:
+            raise StorageError(f"the model could not be written to {folder}: {error.strerror}") from error
+        self.report.event("exported", f"exported {folder}", path=artifact.path, sha256=artifact.sha256)
+        return artifact
 
-    def _tell_progress(self) -> None:
-        self.facts.update(
-            epoch=self.progress.step // self.plan.steps_per_epoch,
-            epochs=self.config.vision.schedule.epochs,
-            step=self.progress.step,
-            steps=self.plan.total_steps,
-            images_per_second=number(self.throughput.images_per_second) if self.throughput.images_per_second else None,
-            best=self.progress.best,
-            checkpoint_step=self.facts.message.checkpoint_step or self.resumed_step,
-            resumed_step=self.resumed_step,
-            time=self.clock.seconds(),
-        )
-
-
-def forward_dtype(precision: Precision | str, device: torch.device) -> torch.dtype:
-    """Number format of the forward pass; ConfigError where the device has no such thing."""
-    if precision == Precision.AUTO:
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision == Precision.FLOAT16 and device.type != "cuda":
-        raise ConfigError("vision.precision: Float16 needs a GPU; use Auto, Float32 or BFloat16")
-    return {"Float32": torch.float32, "BFloat16": torch.bfloat16, "Float16": torch.float16}[str(precision)]
-
-
-def memory_format(wanted: MemoryFormat | str, device: torch.device) -> torch.memory_format:
-    """Layout of images and convolution weights."""
-    channels_last = wanted == MemoryFormat.CHANNELS_LAST or (wanted == MemoryFormat.AUTO and device.type == "cuda")
-    return torch.channels_last if channels_last else torch.contiguous_format
+    def _end(self, reason: Reason, exit_code: ExitCode) -> TerminationMessage:
+        self.clock.switch("other")
+        message = self.host.message
+        message.reason, message.exit_code = reason, int(exit_code)
+        message.step, message.epoch = self.progress.step, self.plan.epochs_done(self.progress.step)
+        message.time = self.clock.seconds()
+        return message

@@ -1,70 +1,159 @@
-"""One training process: join, train, and say how it ended."""
+"""One training process, as the launcher starts it: joins the group, trains, and always leaves its facts behind."""
 
+import ctypes
+import importlib
+import json
+import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
-from darkroom_api.report import ExitCode, Reason
+from darkroom_api.report import ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from darkroom_trainer.clock import Clock
-from darkroom_trainer.errors import TrainerError
-from darkroom_trainer.report import Facts
+from darkroom_trainer.clock import Clock, process_start
+from darkroom_trainer.errors import ConfigError, TrainerError, headline
+from darkroom_trainer.launch import CLOCK_FILE, CONFIG_FILE
+from darkroom_trainer.report import Facts, running
+from darkroom_trainer.verdict import reason_of
 
-_PEER_WORDS = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "recvValueWithTimeout failed",
-    "Timed out waiting",
-    "timed out",
-    "remote process exited",
-    "Socket closed",
-    "NCCL communicator was aborted",
-)
+_PR_SET_PDEATHSIG = 1
 
 
-def main(config_file: Path) -> int:
-    """Run a worker; returns its exit code."""
-    clock = Clock.of_worker()
-    from darkroom_trainer.control import AskedToLeave, Leaving
+class AskedToLeave(BaseException):
+    """Raised where a signal arrives before training has begun: there is nothing to save, and nothing to agree on."""
 
-    Leaving.listen()
-    facts = Facts(int(os.environ.get("RANK", "0")))
-    facts.update(time=clock.seconds())
+
+class Stop:
+    """SIGTERM and SIGINT of this process. `asked` is what the training loop shares with the other processes."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.training = False
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        first, self.asked = not self.asked, True
+        if first and not self.training:
+            raise AskedToLeave
+
+
+def main(folder: Path, *, task: str | None) -> int:
+    """Never returns to the interpreter: its exit would wait for threads of a group that may be broken."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    facts = Facts(rank=int(os.environ.get("RANK", "0")), pid=os.getpid(), message=running())
+    stop = Stop()
     try:
-        _train(TrainerConfig.model_validate_json(config_file.read_text()), clock, facts)
-        code = int(ExitCode.DONE)
-    except AskedToLeave as left:
-        facts.update(reason=Reason.ASKED_TO_LEAVE, exit_code=int(ExitCode.ASKED_TO_LEAVE), error=None)
-        print(left, flush=True)
-        code = int(ExitCode.ASKED_TO_LEAVE)
-    except TrainerError as error:
-        code = _failed(facts, error, error.reason, error.exit_code)
-    except Exception as error:
-        lost_peer = any(word in str(error) for word in _PEER_WORDS)
-        traceback.print_exc()
-        code = _failed(facts, error, Reason.PEER_LOST if lost_peer else Reason.SOFTWARE_ERROR, ExitCode.SOFTWARE_ERROR)
-    facts.update(time=clock.seconds())
-    return code
+        stop.listen()
+        facts.write(folder)
+        _die_with_parent()
+        _train(folder, task, facts, stop)
+    except AskedToLeave:
+        _end(facts.message, ExitCode.ASKED_TO_LEAVE, Reason.ASKED_TO_LEAVE)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        known = code if code in set(ExitCode) else ExitCode.SOFTWARE_ERROR
+        _end(facts.message, known, reason_of(known), error=f"exit code {code}" if code else None)
+    except BaseException as error:
+        _fail(facts.message, error)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    facts.ended = True
+    facts.write(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(facts.message.exit_code)
 
 
-def _train(config: TrainerConfig, clock: Clock, facts: Facts) -> None:
-    from darkroom_trainer.parallel import joined_world
-    from darkroom_trainer.tasks import make_task
-    from darkroom_trainer.train import train
+def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> None:
+    content = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    config = TrainerConfig.model_validate_json(content)
+    if config.vision.deterministic:  # read when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    clock = _clock(folder)
+
+    from darkroom_trainer.parallel import join
+    from darkroom_trainer.train import Host, train
 
     with clock.spend("rendezvous"):
-        joining = joined_world()
-        world = joining.__enter__()
+        group = join()
+    task = _make_task(config, task_name)
+
+    def began() -> None:
+        stop.training = facts.training = True
+
+    host = Host(
+        group=group,
+        clock=clock,
+        message=facts.message,
+        stop=lambda: stop.asked,
+        began=began,
+        publish=lambda: facts.write(folder),
+    )
     try:
-        train(config, make_task(config), world, clock, facts)
+        train(config, task, host)
     finally:
-        joining.__exit__(*sys.exc_info())
+        facts.message.time = clock.seconds()
+    group.leave()
 
 
-def _failed(facts: Facts, error: Exception, reason: Reason, code: ExitCode) -> int:
-    text = f"{type(error).__name__}: {error}".splitlines()[0][:1000]
-    facts.update(reason=reason, exit_code=int(code), error=text)
-    print(f"rank {facts.message.rank}: {text}", file=sys.stderr, flush=True)
-    return int(code)
+def _clock(folder: Path) -> Clock:
+    """Began with the launcher: its own start, the nodes' meeting, then this process's start."""
+    marks = json.loads((folder / CLOCK_FILE).read_text(encoding="utf-8"))
+    clock = Clock(marks["start"])
+    clock.switch("rendezvous", at=marks["rendezvous"])
+    clock.switch("startup", at=max(marks["rendezvous"], process_start()))
+    return clock
+
+
+def _make_task(config: TrainerConfig, name: str | None) -> Any:
+    """The built-in task, or the one of `--task module:function`."""
+    if name is None:
+        from darkroom_trainer.tasks import make_task
+
+        return make_task(config)
+    module, _, function = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--task {name}: {error}") from error
+    return factory(config)
+
+
+def _fail(message: TerminationMessage, error: BaseException) -> None:
+    trace = "".join(traceback.format_exception(error))
+    print(trace, file=sys.stderr, flush=True)
+    if isinstance(error, TrainerError):
+        _end(message, error.exit_code, error.reason, error=headline(error))
+    elif _lost(error):
+        _end(message, ExitCode.SOFTWARE_ERROR, Reason.PEER_LOST, error=headline(error))
+    else:
+        _end(message, ExitCode.SOFTWARE_ERROR, Reason.SOFTWARE_ERROR, error=headline(error) + _hint(error))
+    message.log_tail = trace
+
+
+def _lost(error: BaseException) -> bool:
+    if "torch.distributed" not in sys.modules:
+        return False
+    from darkroom_trainer.parallel import is_peer_loss
+
+    return is_peer_loss(error)
+
+
+def _hint(error: BaseException) -> str:
+    return "; a smaller vision.microBatchSize needs less memory" if type(error).__name__ == "OutOfMemoryError" else ""
+
+
+def _end(message: TerminationMessage, code: int, reason: Reason, *, error: str | None = None) -> None:
+    message.exit_code, message.reason, message.error = int(code), reason, error and error[:1024]
+
+
+def _die_with_parent() -> None:
+    """Leave, with a checkpoint, if the launcher is killed: on a laptop there is no container to end its processes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

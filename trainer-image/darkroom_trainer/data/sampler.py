@@ -10,6 +10,7 @@ processes like cards. That is what makes a run continue exactly on another numbe
 see the same micro-batches, wherever they are computed.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,7 +48,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return -(-self.epochs * self.samples // self.batch)
+        return math.ceil(self.epochs * self.samples / self.batch)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -56,7 +57,7 @@ class Plan:
     @property
     def micro_batches(self) -> int:
         """Micro-batches of each step."""
-        return -(-self.batch // self.micro_batch)
+        return math.ceil(self.batch / self.micro_batch)
 
     def epochs_done(self, step: int) -> int:
         """Whole epochs that `step` steps have seen."""
@@ -101,10 +102,10 @@ class EvaluationBatches(Sequence[list[SampleRef]]):
 
     def __init__(self, samples: int, *, batch: int, rank: int, world: int) -> None:
         self._indices, self._batch = range(rank, samples, world), batch
-        self.rounds = -(-len(range(0, samples, world)) // batch)
+        self.rounds = math.ceil(len(range(0, samples, world)) / batch)
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._batch)
+        return math.ceil(len(self._indices) / self._batch)
 
     def __getitem__(self, round_: int) -> list[SampleRef]:  # type: ignore[override]
         if not 0 <= round_ < len(self):

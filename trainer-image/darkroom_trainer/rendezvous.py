@@ -1,0 +1,101 @@
+"""Torchrun's environment (PET_*), read into facts: who the nodes are and where they meet.
+
+The names are those of torchrun's own options, so the same environment starts a bare torchrun.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom_api import names
+from darkroom_trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How this node's agent joins the others. timeout: seconds to wait for them."""
+
+    nodes: int = 1
+    processes: int = 1
+    node_rank: int = 0
+    backend: str = "c10d"
+    endpoint: str = ""
+    run_id: str = "standalone"
+    timeout: int = 600
+    local_addr: str | None = None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Rendezvous":
+        """From PET_*; one node and a free port where nothing is set. Raises ConfigError with the variable's name."""
+        nodes = _whole(environ, "PET_NNODES", default=1, least=1)
+        node_rank = _whole(environ, "PET_NODE_RANK", default=0, least=0)
+        if node_rank >= nodes:
+            raise ConfigError(f"PET_NODE_RANK is {node_rank}, but PET_NNODES is {nodes}: nodes are counted from 0")
+        standalone = nodes == 1 and not environ.get("PET_RDZV_ENDPOINT")
+        backend = "c10d" if standalone else environ.get("PET_RDZV_BACKEND", "c10d").lower()
+        return cls(
+            nodes=nodes,
+            processes=_processes(environ),
+            node_rank=node_rank,
+            backend=backend,
+            endpoint=f"127.0.0.1:{_free_port()}" if standalone else _endpoint(environ, backend),
+            run_id=environ.get("PET_RDZV_ID") or "standalone",
+            timeout=_whole(environ, "PET_RDZV_TIMEOUT", default=600, least=1),
+            local_addr="127.0.0.1" if standalone else environ.get("PET_LOCAL_ADDR") or environ.get(names.ENV_POD_IP),
+        )
+
+    def configs(self) -> dict[str, Any]:
+        """Backend's options. is_host is explicit: torch's guess compares host names and can be wrong in a pod.
+
+        read_timeout bounds one attempt to reach the store, and every question to it later: a node whose peer lost its
+        power must not hang in one; the launcher repeats attempts until `timeout`.
+        """
+        if self.backend == "static":
+            return {"rank": self.node_rank, "timeout": self.timeout}
+        return {
+            "is_host": self.node_rank == 0,
+            "timeout": self.timeout,
+            "join_timeout": self.timeout,
+            "read_timeout": min(60, self.timeout),
+        }
+
+
+def _processes(environ: Mapping[str, str]) -> int:
+    """PET_NPROC_PER_NODE: a number, or `auto`, `gpu`, `cpu` as torchrun has it."""
+    told = environ.get("PET_NPROC_PER_NODE", "1").lower()
+    if told not in {"auto", "gpu", "cpu"}:
+        return _whole(environ, "PET_NPROC_PER_NODE", default=1, least=1)
+    import torch
+
+    if told == "cpu" or (told == "auto" and not torch.cuda.is_available()):
+        return 1 if told == "auto" else len(os.sched_getaffinity(0))
+    return max(1, torch.cuda.device_count())
+
+
+def _endpoint(environ: Mapping[str, str], backend: str) -> str:
+    host, port = environ.get("PET_MASTER_ADDR"), environ.get("PET_MASTER_PORT", str(names.MASTER_PORT))
+    endpoint = environ.get("PET_RDZV_ENDPOINT", "")
+    if backend == "static":
+        endpoint = f"{host}:{port}" if host else endpoint
+    elif backend != "c10d":
+        raise ConfigError(f"PET_RDZV_BACKEND is {backend!r}: c10d or static")
+    elif not endpoint and host:
+        endpoint = f"{host}:{names.RENDEZVOUS_PORT}"
+    if not endpoint:
+        raise ConfigError("PET_NNODES is greater than 1: PET_RDZV_ENDPOINT or PET_MASTER_ADDR must say where they meet")
+    return endpoint
+
+
+def _whole(environ: Mapping[str, str], name: str, *, default: int, least: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdigit() or int(text) < least:
+        raise ConfigError(f"{name} is {text!r}: a whole number from {least} on")
+    return int(text)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

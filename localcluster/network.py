@@ -54,9 +54,10 @@ class Network:
 
     def create(self, nodes: int) -> None:
         """Lay it all out."""
-        host_to_bridge = (f"link add {self._host_link} type veth peer name host0 netns {self.control_plane}",)
         _ip("", f"netns add {self.control_plane}")
-        _ip("", *host_to_bridge, f"address add {self._host}/24 dev {self._host_link}", f"link set {self._host_link} up")
+        _ip("", f"link add {self._host_link} type veth peer name host0 netns {self.control_plane}",
+            f"address add {self._host}/24 dev {self._host_link}", f"link set {self._host_link} up")
+        self._sysctl(self.control_plane)
         _ip(self.control_plane, "link set lo up", f"link add {_BRIDGE} type bridge",
             f"address add {self.gateway}/24 dev {_BRIDGE}", f"link set {_BRIDGE} up",
             f"link set host0 master {_BRIDGE}", "link set host0 up")
@@ -72,8 +73,13 @@ class Network:
             f"link set {port} master {_BRIDGE}", f"link set {port} up")
         _ip(namespace, "link set lo up", f"address add {self.node_address(node)}/24 dev {_UPLINK}",
             f"link set {_UPLINK} up")
-        _in(namespace, "sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
+        self._sysctl(namespace)
         _in(namespace, "nft", "--file", "-", text=_MASQUERADE)
+
+    @staticmethod
+    def _sysctl(namespace: str) -> None:
+        # A connection of a killed process to a lost peer would keep the namespace alive for minutes.
+        _in(namespace, "sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1", "net.ipv4.tcp_orphan_retries=1")
 
     def _route(self, node: int, nodes: int) -> None:
         """Every other pod network lies behind its node; Services need a default route before they are rewritten."""
@@ -82,6 +88,17 @@ class Network:
             f"route add {self.pod_network(other)} via {self.node_address(other)}"
             for other in range(1, nodes + 1) if other != node))
         _ip(self.control_plane, f"route add {self.pod_network(node)} via {self.node_address(node)}")
+
+    def remove(self, nodes: int) -> None:
+        """Remove every namespace of the cluster; links, bridge, routes and nft tables go with them."""
+        # The kernel takes a namespace apart later; the host's link, whose number another may want, goes now. It is
+        # ours only if our namespace exists: a run may have been killed before it laid out anything.
+        namespaces = [self.control_plane, *(self.node_namespace(node) for node in range(1, nodes + 1))]
+        there = [namespace for namespace in namespaces if Path("/run/netns", namespace).exists()]
+        if self.control_plane in there and Path("/sys/class/net", self._host_link).exists():
+            _ip("", f"link delete {self._host_link}")
+        for namespace in there:
+            _ip("", f"netns delete {namespace}")
 
     def connect(self, node: int, *, connected: bool) -> None:
         """Plug the cable of a node in, or pull it."""
@@ -98,12 +115,6 @@ def free_number() -> int:
     raise ClusterError("all networks are taken: `down` some cluster first")
 
 
-def remove(cluster: str, nodes: int) -> None:
-    """Remove every namespace of the cluster; links, bridge, routes and nft tables go with them."""
-    network = Network(cluster, 0)
-    for namespace in (network.control_plane, *(network.node_namespace(node) for node in range(1, nodes + 1))):
-        if Path("/run/netns", namespace).exists():
-            _ip("", f"netns delete {namespace}")
 
 
 def _ip(namespace: str, *lines: str) -> None:

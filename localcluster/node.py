@@ -89,15 +89,18 @@ class Node:
         for daemon in reversed(DAEMONS):
             self._processes.kill(self.component(daemon))
         cgroups.kill(self.cgroup)
+        for address in self._folder.glob("run/io.containerd.runtime.v2.task/*/*/address"):
+            # A shim's socket lies in /run/containerd whatever the configuration says; a killed shim leaves it there.
+            Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a killed node leaves outside the state folder, or mounted in it."""
-        cgroups.kill(self.cgroup)
+        self.kill()
         mounts.unmount_below(self._folder)
-        for address in self._folder.glob("run/io.containerd.runtime.v2.task/*/*/address"):
-            Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
-        for result in _CNI_RESULTS.glob(f"{self._cni_name}-*"):
-            result.unlink(missing_ok=True)
+        for result in _CNI_RESULTS.glob(f"{self._cni_name}-*-eth0"):
+            sandbox = result.name.removeprefix(f"{self._cni_name}-").removesuffix("-eth0")
+            (_CNI_RESULTS / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
+            result.unlink()
         for link in _LOG_LINKS.glob("*.log"):
             with suppress(OSError):
                 if link.readlink().is_relative_to(self._folder):

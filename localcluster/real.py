@@ -66,4 +66,4 @@ def clear(cluster: str, state: Path) -> None:
     with exclusive(clusters_home() / ".network.lock"):
         for node in nodes(cluster, state, Path(), record):
             node.clear()
-        networks.remove(cluster, record.size.count)
+        network(cluster, record).remove(record.size.count)

@@ -37,7 +37,7 @@ def kube(cluster: Cluster) -> Kube:
 
     def established() -> bool:
         found = kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) or {}
-        conditions = found.get("status", {}).get("conditions", [])
+        conditions = found.get("status", {}).get("conditions") or []
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
     eventually(established, what="CRD established")

@@ -309,6 +309,7 @@ def prune(archive: Archive) -> None:
         old.unlink()
         if has_image(old.stem):
             run("prune", [*buildah(), "rmi", stored(old.stem)])
+            run("prune", [*buildah(), "rmi", "--prune"])  # stages without a name that led to it
 
 
 def link(archive: Path, folder: Path) -> Path:

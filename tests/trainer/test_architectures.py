@@ -17,7 +17,7 @@ from darkroom_trainer.export import export_model, load_model
 from darkroom_trainer.models import build_model, head_keys
 from tests.trainer.images import one_thread
 
-CLASSES = 3
+CLASSES = 7
 API_LEAST = 16
 IMAGES = 8
 """With two, BatchNorm over a map of one pixel has gradients beyond float32 in the deepest networks."""
@@ -64,10 +64,10 @@ def test_trains_a_step_and_survives_export(architecture, tmp_path):
 
 @pytest.mark.parametrize(
     "architecture",
-    ["alexnet", "convnext_tiny", "densenet121", "inception_v3", "maxvit_t", "squeezenet1_0", "squeezenet1_1", "vgg11"],
+    ["alexnet", "convnext_tiny", "densenet121", "inception_v3", "squeezenet1_0", "squeezenet1_1", "vgg11"],
 )
 def test_smaller_images_do_not_fit(architecture):
-    """The table refuses no size that would work, and two images are enough at the limit."""
+    """The limit is no wider than it must be, and two images are enough at it."""
     size = ARCHITECTURES[architecture].min_size
     with torch.device("meta"):
         model = build_model(architecture, classes=CLASSES, image_size=size)

@@ -37,12 +37,14 @@ class OperatorProcess:
             **environment,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
 
     def start(self, *, ready: bool = True) -> Self:
         """Start, and wait until its caches are in step."""
         with self.log.open("ab") as sink:
             command = [sys.executable, "-m", "darkroom_operator"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=sink, stderr=sink)
+        self.starts += 1
         if ready:
             eventually(self.is_ready, within=30, what=f"operator ready; log {self.log}")
         return self

@@ -27,7 +27,7 @@ def stage(cluster, kube, tmp_path):
         profiles.write_text(PROFILES)
         holder: list[OperatorProcess] = []
         counter = WriteCounter(kube, lambda n: holder[0].kill() if n == kill_after else None)
-        kubeconfig = counter.kubeconfig(tmp_path / f"{namespace}.kubeconfig")
+        kubeconfig = counter.kubeconfig(tmp_path / f"{namespace}-{len(made)}.kubeconfig")
         log = tmp_path / f"{namespace}.log"
         holder.append(OperatorProcess(kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace))
         made.extend([holder[0].kill, counter.close])
@@ -65,6 +65,7 @@ def test_killed_after_write(kill_after, stage, kube, namespace):
     counter, operator = stage(namespace, kill_after)
     operator.start(ready=False)
     status = live(Flowers(kube, namespace, restart={"maxRestarts": 1, "backoffSeconds": 1}), operator)
+    assert operator.starts == (2 if 0 < kill_after <= len(counter.writes) else 1)
     assert (status["restarts"], status["disruptions"]) == (1, 0)
     assert [a["result"] for a in status["attempts"]] == ["Failed", "Succeeded"]
     creations = [path for path in counter.writes if path.startswith("POST")]

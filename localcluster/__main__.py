@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     volume.set_defaults(run=_volume)
     kubeconfig = commands.add_parser("kubeconfig", parents=[named], help="print the path of the kubeconfig")
     kubeconfig.set_defaults(run=lambda options: print(_existing(options).kubeconfig))
-    environment = commands.add_parser("env", parents=[named], help="print exports for a shell: eval \"$(...)\"")
+    environment = commands.add_parser("env", parents=[named], help='print exports for a shell: eval "$(...)"')
     environment.set_defaults(run=_env)
     busybox = commands.add_parser("busybox-image", help="write an archive of localhost/darkroom/busybox:1")
     busybox.add_argument("archive", type=Path, metavar="OUT.tar")
@@ -100,8 +100,13 @@ def _load(options: argparse.Namespace) -> None:
 
 
 def _volume(options: argparse.Namespace) -> None:
-    folder = _existing(options).volume(options.claim, namespace=options.namespace, size=options.size,
-                                       read_only=options.read_only, source=options.source)
+    folder = _existing(options).volume(
+        options.claim,
+        namespace=options.namespace,
+        size=options.size,
+        read_only=options.read_only,
+        source=options.source,
+    )
     _say(str(folder))
 
 

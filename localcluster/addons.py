@@ -41,8 +41,9 @@ def start_dns(state: Path, tools: Path, plane: ControlPlane, network: Network) -
 
 
 def await_dns(state: Path, network: Network) -> None:
-    Processes(state).await_ready(DNS, lambda: _resolves("kubernetes.default.svc.cluster.local", network.gateway),
-                                 _PATIENCE)
+    Processes(state).await_ready(
+        DNS, lambda: _resolves("kubernetes.default.svc.cluster.local", network.gateway), _PATIENCE
+    )
 
 
 def _resolves(name: str, server: str) -> bool:
@@ -65,17 +66,30 @@ def start_kwok(state: Path, tools: Path, plane: ControlPlane, count: int) -> Non
     kubeconfig = plane.kubeconfig(KWOK, _ADMINISTRATOR.format(KWOK))
     for number in range(1, count + 1):
         plane.api.create("/api/v1/nodes", _fake_node(f"fake-{number}"))
-    Processes(state).start(KWOK, [
-        tools / "kwok", "--kubeconfig", kubeconfig, "--manage-nodes-with-label-selector", "type=kwok",
-        "--config", _STAGES,
-    ], environment={"KWOK_WORKDIR": str(state / "kwok")})  # by itself it reads the user's own configuration
+    Processes(state).start(
+        KWOK,
+        [
+            tools / "kwok",
+            "--kubeconfig",
+            kubeconfig,
+            "--manage-nodes-with-label-selector",
+            "type=kwok",
+            "--config",
+            _STAGES,
+        ],
+        environment={"KWOK_WORKDIR": str(state / "kwok")},
+    )  # by itself it reads the user's own configuration
 
 
 def await_fake_nodes(state: Path, plane: ControlPlane, count: int) -> None:
     def all_ready() -> bool:
         nodes = (plane.api.get("/api/v1/nodes?labelSelector=type%3Dkwok") or {}).get("items", [])
-        ready = [node for node in nodes for condition in node["status"].get("conditions", [])
-                 if condition["type"] == "Ready" and condition["status"] == "True"]
+        ready = [
+            node
+            for node in nodes
+            for condition in node["status"].get("conditions", [])
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        ]
         return len(ready) == count
 
     Processes(state).await_ready(KWOK, all_ready, _PATIENCE + count / 10)
@@ -84,7 +98,15 @@ def await_fake_nodes(state: Path, plane: ControlPlane, count: int) -> None:
 def _fake_node(name: str) -> dict[str, Any]:
     """As large as a node for training is, so that the scheduler decides by what real pods ask for."""
     resources = {"cpu": "96", "memory": "1Ti", "ephemeral-storage": "4Ti", "pods": "110", "nvidia.com/gpu": "8"}
-    labels = {"type": "kwok", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
-              "kubernetes.io/arch": "amd64"}
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
-            "status": {"allocatable": resources, "capacity": resources}}
+    labels = {
+        "type": "kwok",
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "status": {"allocatable": resources, "capacity": resources},
+    }

@@ -65,12 +65,19 @@ def write_kubeconfig(file: Path, server: str, authority: Authority, client: str)
     """A kubeconfig that can be copied away, for it carries its certificates (JSON is YAML)."""
     certificate, key = authority.pair(client)
     config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "localcluster",
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "localcluster",
         "contexts": [{"name": "localcluster", "context": {"cluster": "localcluster", "user": client}}],
-        "clusters": [{"name": "localcluster", "cluster": {
-            "server": server, "certificate-authority-data": _embed(authority.certificate)}}],
-        "users": [{"name": client, "user": {
-            "client-certificate-data": _embed(certificate), "client-key-data": _embed(key)}}],
+        "clusters": [
+            {
+                "name": "localcluster",
+                "cluster": {"server": server, "certificate-authority-data": _embed(authority.certificate)},
+            }
+        ],
+        "users": [
+            {"name": client, "user": {"client-certificate-data": _embed(certificate), "client-key-data": _embed(key)}}
+        ],
     }
     # Readers must never see half a file: is_up() in another process goes by its existence.
     staged = file.with_suffix(".new")

@@ -91,15 +91,21 @@ def ensure(report: Callable[[str], None]) -> Path:
 
 def _build(module: Module, report: Callable[[str], None]) -> None:
     """A binary appears under its name only when it is whole: a killed build leaves none behind."""
-    report(f"building {module.name} (the first build of Kubernetes takes about five minutes)"
-           if module is KUBERNETES else f"building {module.name}")
+    report(
+        f"building {module.name} (the first build of Kubernetes takes about five minutes)"
+        if module is KUBERNETES
+        else f"building {module.name}"
+    )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=_store(), prefix=".build-") as folder:
         output = Path(folder) / module.name
         done = subprocess.run(
             [find_go(), "build", *module.flags, "-o", str(output), "."],
-            cwd=module.folder, env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
-            capture_output=True, text=True, check=False,
+            cwd=module.folder,
+            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise ClusterError(f"go could not build {module.folder}:\n{done.stderr.strip()}")
@@ -128,6 +134,8 @@ def find_go() -> str:
     said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
     found = re.match(r"go(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < _OLDEST_GO:
-        raise ClusterError(f"{go} is {said.strip() or 'broken'}: Go {'.'.join(map(str, _OLDEST_GO))} or newer is "
-                           "needed (it fetches the toolchain of go.mod by itself); put a newer `go` on PATH")
+        raise ClusterError(
+            f"{go} is {said.strip() or 'broken'}: Go {'.'.join(map(str, _OLDEST_GO))} or newer is "
+            "needed (it fetches the toolchain of go.mod by itself); put a newer `go` on PATH"
+        )
     return go

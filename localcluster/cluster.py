@@ -107,8 +107,13 @@ class Cluster:
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:  # noqa: A002 - as subprocess.run has it
         """What kubectl prints; ClusterError with its complaint when it fails."""
-        done = subprocess.run([self.bin / "kubectl", "--kubeconfig", self.kubeconfig, *arguments],
-                              input=input, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [self.bin / "kubectl", "--kubeconfig", self.kubeconfig, *arguments],
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
@@ -120,8 +125,15 @@ class Cluster:
                 imported = node.load(Path(archive).resolve())
                 self._report(f"{node.name}: {'imported' if imported else 'already has'} {archive}")
 
-    def volume(self, claim: str, *, namespace: str = "default", size: str = "1Gi", read_only: bool = False,
-               source: Path | str | None = None) -> Path:
+    def volume(
+        self,
+        claim: str,
+        *,
+        namespace: str = "default",
+        size: str = "1Gi",
+        read_only: bool = False,
+        source: Path | str | None = None,
+    ) -> Path:
         """A bound claim on a folder of this host, with the content of source copied in; the folder."""
         folder = self.state / "volumes" / namespace / claim
         with self._lock():
@@ -174,7 +186,9 @@ class Cluster:
     def _real_nodes(self) -> list[Node]:
         record = self._require()
         if record.size.kind is not Kind.REAL:
-            raise ClusterError(f"cluster {self.name} has no real node (--nodes {record.size}): nothing there runs images")
+            raise ClusterError(
+                f"cluster {self.name} has no real node (--nodes {record.size}): nothing there runs images"
+            )
         return real.nodes(self.name, self.state, self.bin, record)
 
     def _real_node(self, name: str) -> Node:
@@ -196,7 +210,8 @@ class Cluster:
         if (running := self._require().size) != size:
             raise ClusterError(
                 f"cluster {self.name} runs with --nodes {running}, not {size}: take another --name, "
-                f"or `python -m localcluster down --name {self.name}` first")
+                f"or `python -m localcluster down --name {self.name}` first"
+            )
 
 
 def _components(record: Record) -> list[str]:

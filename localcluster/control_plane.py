@@ -84,8 +84,13 @@ class ControlPlane:
 
     def _certificates(self) -> None:
         self.authority.create()
-        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc",
-                 "kubernetes.default.svc.cluster.local", "localhost"]
+        names = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+        ]
         addresses = dict.fromkeys([_FIRST_SERVICE, self._endpoint.host, "127.0.0.1"])
         hosts = [*(f"DNS:{name}" for name in names), *(f"IP:{address}" for address in addresses)]
         self.authority.issue("kube-apiserver", "/CN=kube-apiserver", hosts)
@@ -96,12 +101,24 @@ class ControlPlane:
     def _etcd(self) -> list[str | Path]:
         client, peer = (f"http://127.0.0.1:{port}" for port in self._endpoint.etcd_ports)
         return [
-            self._tools / "etcd", "--name", "localcluster", "--data-dir", self._state / "etcd",
-            "--listen-client-urls", client, "--advertise-client-urls", client,
-            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-            "--initial-cluster", f"localcluster={peer}",
+            self._tools / "etcd",
+            "--name",
+            "localcluster",
+            "--data-dir",
+            self._state / "etcd",
+            "--listen-client-urls",
+            client,
+            "--advertise-client-urls",
+            client,
+            "--listen-peer-urls",
+            peer,
+            "--initial-advertise-peer-urls",
+            peer,
+            "--initial-cluster",
+            f"localcluster={peer}",
             "--unsafe-no-fsync",  # nothing here has to survive a power cut
-            "--log-level", "warn",
+            "--log-level",
+            "warn",
         ]
 
     def _api_server(self, node_loss_seconds: int | None) -> list[str | Path]:
@@ -109,22 +126,42 @@ class ControlPlane:
         kubelet_certificate, kubelet_key = self.authority.pair("kubelet-client")
         return [
             self._tools / "kube-apiserver",
-            "--etcd-servers", f"http://127.0.0.1:{self._endpoint.etcd_ports[0]}",
-            "--bind-address", self._endpoint.host, "--secure-port", str(self._endpoint.port),
-            "--advertise-address", self._endpoint.host,
-            "--tls-cert-file", certificate, "--tls-private-key-file", key,
-            "--client-ca-file", self.authority.certificate,
-            "--authorization-mode", "Node,RBAC",
-            "--enable-admission-plugins", "NodeRestriction",
+            "--etcd-servers",
+            f"http://127.0.0.1:{self._endpoint.etcd_ports[0]}",
+            "--bind-address",
+            self._endpoint.host,
+            "--secure-port",
+            str(self._endpoint.port),
+            "--advertise-address",
+            self._endpoint.host,
+            "--tls-cert-file",
+            certificate,
+            "--tls-private-key-file",
+            key,
+            "--client-ca-file",
+            self.authority.certificate,
+            "--authorization-mode",
+            "Node,RBAC",
+            "--enable-admission-plugins",
+            "NodeRestriction",
             "--allow-privileged=true",
-            "--service-cluster-ip-range", SERVICE_NETWORK,
-            "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
-            "--service-account-key-file", self.authority.service_account_public,
-            "--service-account-signing-key-file", self.authority.service_account_key,
-            "--kubelet-certificate-authority", self.authority.certificate,
-            "--kubelet-client-certificate", kubelet_certificate, "--kubelet-client-key", kubelet_key,
+            "--service-cluster-ip-range",
+            SERVICE_NETWORK,
+            "--service-account-issuer",
+            "https://kubernetes.default.svc.cluster.local",
+            "--service-account-key-file",
+            self.authority.service_account_public,
+            "--service-account-signing-key-file",
+            self.authority.service_account_key,
+            "--kubelet-certificate-authority",
+            self.authority.certificate,
+            "--kubelet-client-certificate",
+            kubelet_certificate,
+            "--kubelet-client-key",
+            kubelet_key,
             # Node names resolve nowhere; without this `kubectl logs` asks a resolver for them.
-            "--kubelet-preferred-address-types", "InternalIP",
+            "--kubelet-preferred-address-types",
+            "InternalIP",
             # Webhooks are called at their pods' addresses: there is no kube-proxy beside the API server.
             "--enable-aggregator-routing=true",
             *self._reachability(node_loss_seconds),
@@ -137,29 +174,43 @@ class ControlPlane:
         if node_loss_seconds is None:
             return []
         seconds = str(node_loss_seconds)
-        return ["--default-not-ready-toleration-seconds", seconds,
-                "--default-unreachable-toleration-seconds", seconds]
+        return ["--default-not-ready-toleration-seconds", seconds, "--default-unreachable-toleration-seconds", seconds]
 
     def _controller_manager(self, node_loss_seconds: int | None) -> list[str | Path]:
         account = "/CN=system:kube-controller-manager"
         loss = ["--node-monitor-grace-period", f"{node_loss_seconds}s", "--node-monitor-period", "2s"]
         return [
             self._tools / "kube-controller-manager",
-            "--kubeconfig", self.kubeconfig("kube-controller-manager", account),
-            "--root-ca-file", self.authority.certificate,
-            "--service-account-private-key-file", self.authority.service_account_key,
-            "--use-service-account-credentials=true", "--leader-elect=false", "--secure-port", "0",
+            "--kubeconfig",
+            self.kubeconfig("kube-controller-manager", account),
+            "--root-ca-file",
+            self.authority.certificate,
+            "--service-account-private-key-file",
+            self.authority.service_account_key,
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--secure-port",
+            "0",
             # The default of 20 requests a second would be the floor of everything measured on many Jobs.
-            "--kube-api-qps", "1000", "--kube-api-burst", "2000",
+            "--kube-api-qps",
+            "1000",
+            "--kube-api-burst",
+            "2000",
             *(loss if node_loss_seconds is not None else []),
         ]
 
     def _scheduler(self) -> list[str | Path]:
         return [
             self._tools / "kube-scheduler",
-            "--kubeconfig", self.kubeconfig("kube-scheduler", "/CN=system:kube-scheduler"),
-            "--leader-elect=false", "--secure-port", "0",
-            "--kube-api-qps", "1000", "--kube-api-burst", "2000",
+            "--kubeconfig",
+            self.kubeconfig("kube-scheduler", "/CN=system:kube-scheduler"),
+            "--leader-elect=false",
+            "--secure-port",
+            "0",
+            "--kube-api-qps",
+            "1000",
+            "--kube-api-burst",
+            "2000",
         ]
 
     def _api_server_ready(self) -> bool:

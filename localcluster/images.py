@@ -82,10 +82,15 @@ def _write_archive(file: Path, name: str, layer: bytes, config: Mapping[str, Any
         return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
 
     machine = platform.machine()
-    image = {"architecture": _ARCHITECTURES.get(machine, machine), "os": "linux", "config": config,
-             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}
+    image = {
+        "architecture": _ARCHITECTURES.get(machine, machine),
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
     manifest = {
-        "schemaVersion": 2, "mediaType": f"{_OCI}.manifest.v1+json",
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.manifest.v1+json",
         "config": blob(f"{_OCI}.config.v1+json", json.dumps(image).encode()),
         "layers": [blob(f"{_OCI}.layer.v1.tar+gzip", gzip.compress(layer, 6, mtime=0))],
     }
@@ -94,7 +99,8 @@ def _write_archive(file: Path, name: str, layer: bytes, config: Mapping[str, Any
     top["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
     entries = {
         "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
-        "index.json": json.dumps({"schemaVersion": 2, "manifests": [top]}).encode(), **blobs,
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [top]}).encode(),
+        **blobs,
     }
     with tarfile.open(file, "w") as tar:
         for path, content in entries.items():

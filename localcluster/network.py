@@ -55,12 +55,22 @@ class Network:
     def create(self, nodes: int) -> None:
         """Lay it all out."""
         _ip("", f"netns add {self.control_plane}")
-        _ip("", f"link add {self._host_link} type veth peer name host0 netns {self.control_plane}",
-            f"address add {self._host}/24 dev {self._host_link}", f"link set {self._host_link} up")
+        _ip(
+            "",
+            f"link add {self._host_link} type veth peer name host0 netns {self.control_plane}",
+            f"address add {self._host}/24 dev {self._host_link}",
+            f"link set {self._host_link} up",
+        )
         self._sysctl(self.control_plane)
-        _ip(self.control_plane, "link set lo up", f"link add {_BRIDGE} type bridge",
-            f"address add {self.gateway}/24 dev {_BRIDGE}", f"link set {_BRIDGE} up",
-            f"link set host0 master {_BRIDGE}", "link set host0 up")
+        _ip(
+            self.control_plane,
+            "link set lo up",
+            f"link add {_BRIDGE} type bridge",
+            f"address add {self.gateway}/24 dev {_BRIDGE}",
+            f"link set {_BRIDGE} up",
+            f"link set host0 master {_BRIDGE}",
+            "link set host0 up",
+        )
         for node in range(1, nodes + 1):
             self._create_node(node)
         for node in range(1, nodes + 1):
@@ -69,10 +79,18 @@ class Network:
     def _create_node(self, node: int) -> None:
         namespace, port = self.node_namespace(node), f"node{node}"
         _ip("", f"netns add {namespace}")
-        _ip(self.control_plane, f"link add {port} type veth peer name {_UPLINK} netns {namespace}",
-            f"link set {port} master {_BRIDGE}", f"link set {port} up")
-        _ip(namespace, "link set lo up", f"address add {self.node_address(node)}/24 dev {_UPLINK}",
-            f"link set {_UPLINK} up")
+        _ip(
+            self.control_plane,
+            f"link add {port} type veth peer name {_UPLINK} netns {namespace}",
+            f"link set {port} master {_BRIDGE}",
+            f"link set {port} up",
+        )
+        _ip(
+            namespace,
+            "link set lo up",
+            f"address add {self.node_address(node)}/24 dev {_UPLINK}",
+            f"link set {_UPLINK} up",
+        )
         self._sysctl(namespace)
         _in(namespace, "nft", "--file", "-", text=_MASQUERADE)
 
@@ -84,9 +102,15 @@ class Network:
     def _route(self, node: int, nodes: int) -> None:
         """Every other pod network lies behind its node; Services need a default route before they are rewritten."""
         namespace = self.node_namespace(node)
-        _ip(namespace, f"route add default via {self._host}", *(
-            f"route add {self.pod_network(other)} via {self.node_address(other)}"
-            for other in range(1, nodes + 1) if other != node))
+        _ip(
+            namespace,
+            f"route add default via {self._host}",
+            *(
+                f"route add {self.pod_network(other)} via {self.node_address(other)}"
+                for other in range(1, nodes + 1)
+                if other != node
+            ),
+        )
         _ip(self.control_plane, f"route add {self.pod_network(node)} via {self.node_address(node)}")
 
     def remove(self, nodes: int) -> None:
@@ -113,8 +137,6 @@ def free_number() -> int:
         if f"darkroom{number}" not in links:
             return number
     raise ClusterError("all networks are taken: `down` some cluster first")
-
-
 
 
 def _ip(namespace: str, *lines: str) -> None:

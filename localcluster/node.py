@@ -56,10 +56,19 @@ class Node:
 
     def start_daemons(self) -> None:
         kubelet = [
-            self._tools / "kubelet", "--config", self._folder / "kubelet.json",
-            "--kubeconfig", self._state / "pki" / f"{self.name}.kubeconfig", "--hostname-override", self.name,
-            "--root-dir", self._folder / "kubelet", "--cert-dir", self._folder / "kubelet-pki",
-            "--node-ip", self._network.node_address(self._number),
+            self._tools / "kubelet",
+            "--config",
+            self._folder / "kubelet.json",
+            "--kubeconfig",
+            self._state / "pki" / f"{self.name}.kubeconfig",
+            "--hostname-override",
+            self.name,
+            "--root-dir",
+            self._folder / "kubelet",
+            "--cert-dir",
+            self._folder / "kubelet-pki",
+            "--node-ip",
+            self._network.node_address(self._number),
         ]
         self._daemon("kubelet", kubelet)
         self._daemon("kube-proxy", [self._tools / "kube-proxy", "--config", self._folder / "kube-proxy.json"])
@@ -155,8 +164,12 @@ class Node:
         return done.stdout if done.returncode == 0 else None
 
     def _run_ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["ctr", "--address", str(self._socket), "--namespace", "k8s.io", *arguments],
-                              capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["ctr", "--address", str(self._socket), "--namespace", "k8s.io", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def _prepare(self, plane: ControlPlane) -> None:
         self._check_sockets()
@@ -180,10 +193,16 @@ class Node:
     def _facts(self, plane: ControlPlane) -> NodeFacts:
         certificate, key = plane.authority.pair(self.name)
         return NodeFacts(
-            folder=self._folder, store=self.store, cgroup=self.cgroup, cni_name=self._cni_name,
-            pod_network=self._network.pod_network(self._number), dns=self._network.gateway,
+            folder=self._folder,
+            store=self.store,
+            cgroup=self.cgroup,
+            cni_name=self._cni_name,
+            pod_network=self._network.pod_network(self._number),
+            dns=self._network.gateway,
             kubeconfig=plane.kubeconfig("kube-proxy", "/CN=system:kube-proxy"),
-            authority=plane.authority.certificate, certificate=certificate, key=key,
+            authority=plane.authority.certificate,
+            certificate=certificate,
+            key=key,
         )
 
     def _check_sockets(self) -> None:

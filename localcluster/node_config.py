@@ -68,44 +68,73 @@ disabled_plugins = [
 def cni(node: NodeFacts) -> dict[str, Any]:
     """Point to point, not a bridge: an answer from a pod of the same node then passes the rules of kube-proxy."""
     return {
-        "cniVersion": "1.0.0", "name": node.cni_name,
-        "plugins": [{
-            "type": "ptp", "ipMasq": False,
-            "ipam": {"type": "host-local", "dataDir": str(node.folder / "leases"),
-                     "ranges": [[{"subnet": node.pod_network}]], "routes": [{"dst": "0.0.0.0/0"}]},
-        }],
+        "cniVersion": "1.0.0",
+        "name": node.cni_name,
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(node.folder / "leases"),
+                    "ranges": [[{"subnet": node.pod_network}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
     }
 
 
 def kubelet(node: NodeFacts) -> dict[str, Any]:
     return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{node.socket}",
-        "cgroupDriver": "cgroupfs", "cgroupRoot": node.cgroup,
-        "failCgroupV1": False, "failSwapOn": False,
-        "podLogsDir": str(node.folder / "pods"), "volumePluginDir": str(node.folder / "volume-plugins"),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": node.cgroup,
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "podLogsDir": str(node.folder / "pods"),
+        "volumePluginDir": str(node.folder / "volume-plugins"),
         "resolvConf": str(node.folder / "resolv.conf"),
-        "clusterDomain": "cluster.local", "clusterDNS": [node.dns],
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True},
-                           "x509": {"clientCAFile": str(node.authority)}},
+        "clusterDomain": "cluster.local",
+        "clusterDNS": [node.dns],
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(node.authority)},
+        },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(node.certificate), "tlsPrivateKeyFile": str(node.key),
+        "tlsCertFile": str(node.certificate),
+        "tlsPrivateKeyFile": str(node.key),
         # A lost node must be noticed in seconds; the lease is renewed four times in its duration.
-        "nodeLeaseDurationSeconds": 12, "nodeStatusUpdateFrequency": "5s",
+        "nodeLeaseDurationSeconds": 12,
+        "nodeStatusUpdateFrequency": "5s",
         # A disk that is nearly full is the developer's affair, and their images must stay.
-        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%",
-                         "imagefs.available": "1%"},
-        "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+        "evictionHard": {
+            "memory.available": "50Mi",
+            "nodefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+            "imagefs.available": "1%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
         "serializeImagePulls": False,
-        "registryPullQPS": 0, "eventRecordQPS": 0, "kubeAPIQPS": 200, "kubeAPIBurst": 400,
+        "registryPullQPS": 0,
+        "eventRecordQPS": 0,
+        "kubeAPIQPS": 200,
+        "kubeAPIBurst": 400,
     }
 
 
 def kube_proxy(node: NodeFacts, name: str) -> dict[str, Any]:
     return {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(node.kubeconfig)},
-        "hostnameOverride": name, "mode": "nftables", "clusterCIDR": POD_NETWORK,
+        "hostnameOverride": name,
+        "mode": "nftables",
+        "clusterCIDR": POD_NETWORK,
         # The size of the connection table belongs to the machine; a namespace may not set it.
         "conntrack": {"maxPerCore": 0},
     }

@@ -11,8 +11,17 @@ from localcluster.errors import ClusterError
 from localcluster.progress import Report
 
 CERTIFICATES = ("openssl",)
-NODE = ("containerd", "runc", "containernetworking-plugins", "busybox-static", "nftables", "conntrack", "iproute2",
-        "util-linux", "procps")
+NODE = (
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "busybox-static",
+    "nftables",
+    "conntrack",
+    "iproute2",
+    "util-linux",
+    "procps",
+)
 IMAGE_BUILDING = ("buildah", "debootstrap")
 
 
@@ -20,8 +29,12 @@ def missing(names: Iterable[str]) -> list[str]:
     """Those that dpkg doesn't know as installed; on another distribution, all of them."""
     if shutil.which("dpkg-query") is None:
         return list(names)
-    listed = subprocess.run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n"],
-                            capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
     installed = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
     return [name for name in names if name not in installed]
 
@@ -29,8 +42,9 @@ def missing(names: Iterable[str]) -> list[str]:
 def require(names: Iterable[str]) -> None:
     """Raise, naming the command that helps, unless all are installed."""
     if lacking := missing(names):
-        raise ClusterError(f"Debian packages are missing: {' '.join(lacking)}; "
-                           "run `python -m localcluster setup` as root")
+        raise ClusterError(
+            f"Debian packages are missing: {' '.join(lacking)}; run `python -m localcluster setup` as root"
+        )
 
 
 def install(report: Report) -> None:

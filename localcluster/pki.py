@@ -24,8 +24,19 @@ class Authority:
 
     def create(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True)
-        _openssl("req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.certificate, "-days", _DAYS,
-                 "-subj", "/CN=localcluster")
+        _openssl(
+            "req",
+            "-x509",
+            *_NEW_KEY,
+            "-keyout",
+            self._key,
+            "-out",
+            self.certificate,
+            "-days",
+            _DAYS,
+            "-subj",
+            "/CN=localcluster",
+        )
         # RSA, as in nearly every cluster: verifiers of service account tokens meet what they will meet elsewhere.
         _openssl("genrsa", "-out", self.service_account_key, "2048")
         _openssl("rsa", "-in", self.service_account_key, "-pubout", "-out", self.service_account_public)
@@ -35,10 +46,28 @@ class Authority:
         certificate, key = self.pair(name)
         usage = "clientAuth,serverAuth" if hosts else "clientAuth"
         extensions = [f"extendedKeyUsage={usage}", *([f"subjectAltName={','.join(hosts)}"] if hosts else [])]
-        _openssl("req", "-x509", *_NEW_KEY, "-CA", self.certificate, "-CAkey", self._key, "-keyout", key,
-                 "-out", certificate, "-days", _DAYS, "-subj", subject,
-                 *(argument for extension in ["basicConstraints=CA:FALSE", *extensions]
-                   for argument in ("-addext", extension)))
+        _openssl(
+            "req",
+            "-x509",
+            *_NEW_KEY,
+            "-CA",
+            self.certificate,
+            "-CAkey",
+            self._key,
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            "-days",
+            _DAYS,
+            "-subj",
+            subject,
+            *(
+                argument
+                for extension in ["basicConstraints=CA:FALSE", *extensions]
+                for argument in ("-addext", extension)
+            ),
+        )
         return certificate, key
 
     def pair(self, name: str) -> tuple[Path, Path]:

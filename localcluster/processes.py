@@ -32,7 +32,10 @@ class Processes:
         return self._logs / f"{component.replace('/', '.')}.log"
 
     def start(
-        self, component: str, command: Sequence[str | Path], netns: str | None = None,
+        self,
+        component: str,
+        command: Sequence[str | Path],
+        netns: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a daemon in a session of its own; `setsid --fork` leaves no child to this process."""
@@ -42,8 +45,13 @@ class Processes:
         mark = {_CLUSTER: self._mark.decode().partition("=")[2], _COMPONENT: component}
         with self.log(component).open("ab") as log:
             subprocess.run(
-                ["setsid", "--fork", *enter, *map(str, command)], env={**os.environ, **(environment or {}), **mark},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", check=True,
+                ["setsid", "--fork", *enter, *map(str, command)],
+                env={**os.environ, **(environment or {}), **mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                check=True,
             )
 
     def pids(self, component: str | None = None) -> list[int]:

@@ -20,8 +20,10 @@ from localcluster.record import Kind, Record, Size
 def check_host() -> None:
     """Raise, with what to do, unless this process may and can run real nodes."""
     if os.geteuid() != 0:
-        raise ClusterError("real nodes need root (network namespaces, cgroups, containerd): run as root, "
-                           "or take --nodes none or kwok:COUNT")
+        raise ClusterError(
+            "real nodes need root (network namespaces, cgroups, containerd): run as root, "
+            "or take --nodes none or kwok:COUNT"
+        )
     packages.require(packages.NODE)
 
 

@@ -55,10 +55,15 @@ def claim(api: Api, folder: Path, name: str, namespace: str, size: str, *, read_
 
 def _volume(volume: str, folder: Path, name: str, namespace: str, size: str, access: str) -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": volume},
         "spec": {
-            "capacity": {"storage": size}, "accessModes": [access], "storageClassName": "",
-            "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": str(folder), "type": "Directory"},
+            "capacity": {"storage": size},
+            "accessModes": [access],
+            "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder), "type": "Directory"},
             "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "namespace": namespace},
         },
     }
@@ -66,9 +71,15 @@ def _volume(volume: str, folder: Path, name: str, namespace: str, size: str, acc
 
 def _claim(volume: str, name: str, size: str, access: str) -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-        "spec": {"accessModes": [access], "storageClassName": "", "volumeName": volume,
-                 "resources": {"requests": {"storage": size}}},
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": [access],
+            "storageClassName": "",
+            "volumeName": volume,
+            "resources": {"requests": {"storage": size}},
+        },
     }
 
 

@@ -1,0 +1,57 @@
+"""An API server with the CRD, without nodes, and a proxy in front of it that can do everything a bad network does."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from darkroom_api.crd import training_job_crd
+from localcluster import Cluster
+from tests.kube import Kube, eventually
+from tests.shell.faults import FaultyProxy
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """etcd, the API server and its controllers."""
+    cluster = Cluster("shell-tests")
+    cluster.up(nodes="none")
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: Cluster) -> Kube:
+    """A client that goes straight to the API server, once the CRD is served."""
+    kube = Kube(cluster.kubeconfig)
+    crd = training_job_crd()
+    if kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) is None:
+        kube.create(crd)
+
+    def served() -> bool:
+        found = kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) or {}
+        conditions = found.get("status", {}).get("conditions") or []
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    eventually(served, what="CRD established")
+    return kube
+
+
+@pytest.fixture
+def namespace(kube: Kube) -> Iterator[str]:
+    """A namespace for one test."""
+    name = f"shell-{next(_numbers)}"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
+    yield name
+    kube.delete("Namespace", None, name)
+
+
+@pytest.fixture
+def proxy(kube: Kube) -> Iterator[FaultyProxy]:
+    """A proxy that behaves until it is told not to."""
+    proxy = FaultyProxy(kube)
+    yield proxy
+    proxy.close()

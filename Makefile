@@ -15,7 +15,7 @@ setup: ## Debian packages, the Python environment, Kubernetes binaries: what the
 	@scripts/setup.sh all
 
 demo: setup ## train on real images on a real cluster (CLUSTER=current: the present kube context)
-	@$(PYTHON) scripts/demo.py
+	@$(PYTHON) -m scripts.demo
 
 test: setup ## every test, on real components
 	@scripts/test.sh
@@ -32,7 +32,7 @@ lock: ## resolve constraints.txt anew from pyproject.toml
 	@scripts/setup.sh lock
 
 images: setup ## build both container images
-	@$(PYTHON) scripts/images.py all
+	@$(PYTHON) -m scripts.images all
 
 cluster-up: setup ## start a cluster (NAME=darkroom NODES=real|real:2|kwok:500|none)
 	@$(PYTHON) -m localcluster up --name $(NAME) --nodes $(NODES)

@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import Cluster
+from scripts.digits import write_digits
+from scripts.images import build
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from digits import write_digits  # noqa: E402
-from images import build  # noqa: E402
-
 NAMESPACE = os.environ.get("NAMESPACE", "darkroom-demo")
 SYSTEM = "darkroom-system"
 SAMPLE = ROOT / "deploy/samples/digits.yaml"

@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 
 from localcluster import Cluster
+from scripts.digits import write_digits
+from scripts.images import build
 from tests.kube import Kube, eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from digits import write_digits  # noqa: E402
-from images import build  # noqa: E402
-
 SYSTEM = "darkroom-system"
 _numbers = itertools.count(1)
 
@@ -58,7 +55,7 @@ def load(cluster: Cluster, name: str) -> str:
 @pytest.fixture(scope="session")
 def demo() -> subprocess.CompletedProcess[str]:
     """`make demo`, once: the other tests go on in its cluster, where everything is installed."""
-    command = [sys.executable, str(ROOT / "scripts/demo.py")]
+    command = [sys.executable, "-m", "scripts.demo"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2400)
 
 

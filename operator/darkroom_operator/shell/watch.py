@@ -147,9 +147,11 @@ async def run(
     """Kopf, until `stop`. It ends all tasks that are younger than itself, so start the others first and stop it last."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event otherwise
     elder = asyncio.all_tasks()
+    identity: Any = names.FIELD_MANAGER  # Kopf would ask for the user's name, and a pod's user has none
     tasks = await kopf.spawn_tasks(
         registry=handlers,
         standalone=True,
+        identity=identity,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         stop_flag=stop,

@@ -181,6 +181,7 @@ class Cluster:
         self._report(why)
         self._processes.kill()
         real.clear(self.name, self.state)
+        volumes.unlock(self.state / "volumes")
         shutil.rmtree(self.state)
 
     def _real_nodes(self) -> list[Node]:

@@ -18,7 +18,7 @@ from localcluster.paths import cache_home
 from localcluster.processes import Processes
 
 DAEMONS = ("containerd", "kubelet", "kube-proxy")
-LOSS_SECONDS = 20  # a node that is silent for so long is NotReady, and so long again its pods are given up
+LOSS_SECONDS = 15  # a node that is silent for so long is NotReady, and so long again its pods are given up
 _PATIENCE = 60.0
 _LONGEST_SOCKET = 107  # what fits into a socket address
 _CNI_RESULTS = Path("/var/lib/cni/results")  # libcni's own folder, not to be configured through containerd
@@ -55,7 +55,7 @@ class Node:
         self._processes.await_ready(component, lambda: self._ctr("version") is not None, _PATIENCE)
 
     def start_daemons(self) -> None:
-        kubelet = [
+        kubelet: list[str | Path] = [
             self._tools / "kubelet",
             "--config",
             self._folder / "kubelet.json",
@@ -121,7 +121,7 @@ class Node:
         notes = self.store / "loaded.json"
         known: dict[str, dict[str, str]] = json.loads(notes.read_text()) if notes.exists() else {}
         mark, before = images.fingerprint(archive), self._images()
-        if mark in known and known[mark].items() <= before.items():
+        if (found := known.get(mark)) and found.items() <= before.items():
             return False
         done = self._run_ctr("images", "import", str(archive))
         if done.returncode:

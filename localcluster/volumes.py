@@ -31,6 +31,12 @@ def fill(folder: Path, source: Path | None, *, read_only: bool) -> None:
         folder.chmod(_WRITABLE)
 
 
+def unlock(folder: Path) -> None:
+    """Let the owner delete what a read-only volume closed (root may anyway)."""
+    for path, _, _ in os.walk(folder):
+        Path(path).chmod(0o700)
+
+
 def _open(folder: Path, mode: int) -> None:
     """Give everybody this mode on folders, and on files as far as it goes (x only where a file had it)."""
     for path, _, files in os.walk(folder):

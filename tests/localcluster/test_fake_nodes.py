@@ -1,11 +1,12 @@
 """Pods on paper: they run until an annotation says how they end."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from localcluster import Cluster
+from localcluster import Cluster, ClusterError
 from tests.localcluster.conftest import eventually
 from tests.localcluster.manifests import job
 
@@ -111,5 +112,17 @@ def test_admission_is_on(fake: Cluster) -> None:
     fake.kubectl("label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
     said = fake.kubectl("-n", "strict", "create", "job", "loose", "--image=none", "--dry-run=server", "-o", "name")
     assert said.strip() == "job.batch/loose"
-    with pytest.raises(Exception, match="violates PodSecurity"):
+    with pytest.raises(ClusterError, match="violates PodSecurity"):
         fake.kubectl("-n", "strict", "run", "loose", "--image=none")
+
+
+def test_a_claim_is_bound_and_its_folder_filled(fake: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "image").write_text("pixels")
+    for _ in range(2):
+        folder = fake.volume("data", namespace="made-for-it", size="2Gi", read_only=True, source=tmp_path)
+    claim = json.loads(fake.kubectl("-n", "made-for-it", "get", "pvc", "data", "-o", "json"))
+    assert claim["status"] == {"phase": "Bound", "accessModes": ["ReadOnlyMany"], "capacity": {"storage": "2Gi"}}
+    assert (folder / "image").read_text() == "pixels"
+    assert (folder.stat().st_mode & 0o777, (folder / "image").stat().st_mode & 0o777) == (0o555, 0o444)
+    with pytest.raises(ClusterError, match="another access mode"):
+        fake.volume("data", namespace="made-for-it")

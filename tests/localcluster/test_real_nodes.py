@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_service_leads_to_either_node_and_back_to_the_asker(servers: Cluster, 
 
 
 def test_a_pod_reaches_the_api_server_by_its_service(servers: Cluster) -> None:
-    servers.kubectl("exec", "server-1", "--", "nc", "-z", "-w", "5", "kubernetes.default", "443")
+    servers.kubectl("exec", "server-1", "--", "sh", "-c", "nc -w 5 kubernetes.default 443 </dev/null")
 
 
 def test_logs_exec_and_port_forward(servers: Cluster, tmp_path: Path) -> None:
@@ -77,8 +78,8 @@ def test_logs_exec_and_port_forward(servers: Cluster, tmp_path: Path) -> None:
     try:
         eventually(lambda: "Forwarding" in (tmp_path / "forward").read_text(), "the port is forwarded", 15)
         port = (tmp_path / "forward").read_text().split("127.0.0.1:")[1].split()[0]
-        said = subprocess.run(["curl", "-s", f"127.0.0.1:{port}"], capture_output=True, text=True, check=True)
-        assert said.stdout.strip() == "server-1"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10) as answer:
+            assert answer.read().strip() == b"server-1"
     finally:
         forward.terminate()
         forward.wait()
@@ -134,7 +135,7 @@ def test_a_node_is_lost_and_returns(servers: Cluster) -> None:
     assert ask(servers, "server-1", "server-1.servers", 8080) == "server-1", "the other node goes on"
     servers.start_node("node-2")
     eventually(lambda: not servers.kubectl("get", "pod", "server-2", "--ignore-not-found"), "its pod is gone", 30)
-    apply(servers, pod("again", "nc -z -w 5 server-1.servers 8080", node="node-2"))
+    apply(servers, pod("again", "nc -w 5 server-1.servers 8080 </dev/null", node="node-2"))
     servers.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s", "pod/again")
 
 

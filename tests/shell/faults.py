@@ -119,7 +119,7 @@ class FaultyProxy:
             time.sleep(0.05)
 
 
-def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class in a closure
+def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

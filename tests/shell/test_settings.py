@@ -1,0 +1,52 @@
+"""What the environment says, and what is said when it is wrong."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from darkroom_operator.shell.settings import Settings
+
+
+def test_an_empty_environment_means_the_defaults():
+    assert Settings.from_environment({}) == Settings()
+
+
+def test_every_setting_can_be_set():
+    given = {
+        "namespaces": "a, b,",
+        "profiles": "/p.yaml",
+        "metrics_port": "9090",
+        "log_level": "DEBUG",
+        "log_format": "plain",
+        "workers": "3",
+        "resync_seconds": "60",
+        "watch_seconds": "30",
+        "silence_seconds": "20",
+        "stale_seconds": "50",
+    }
+    assert set(given) == {field.name for field in fields(Settings)}
+    read = Settings.from_environment({f"DARKROOM_{name.upper()}": text for name, text in given.items()})
+    assert (read.namespaces, read.profiles, read.metrics_port) == (("a", "b"), Path("/p.yaml"), 9090)
+    assert all(getattr(read, name) != getattr(Settings(), name) for name in given)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("METRICS_PORT", "http", id="no number"),
+        pytest.param("METRICS_PORT", "0", id="too small"),
+        pytest.param("WORKERS", "1000", id="too large"),
+        pytest.param("RESYNC_SECONDS", "nan", id="not a number"),
+        pytest.param("LOG_LEVEL", "LOUD", id="unknown level"),
+        pytest.param("LOG_FORMAT", "xml", id="unknown format"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name, text):
+    with pytest.raises(ValueError, match=f"DARKROOM_{name}='{text}'"):
+        Settings.from_environment({f"DARKROOM_{name}": text})
+
+
+def test_health_outlives_one_watch_request_by_default():
+    settings = Settings()
+    assert settings.stale_seconds > settings.watch_seconds + settings.silence_seconds

@@ -10,6 +10,7 @@ step format ruff format --check --quiet .
 step lint ruff check --quiet .
 step types mypy
 step contracts lint-imports --no-cache
+step generated python scripts/generate.py --check
 if [ "${1:-}" != "--no-tests" ]; then
-  step "pure tests" python -m pytest -q -m "not cluster and not real" tests/api tests/core tests/shell
+  step "pure tests" python -m pytest -q -m "not cluster and not real" tests/api tests/chart tests/core tests/shell
 fi

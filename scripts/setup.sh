@@ -46,6 +46,10 @@ lock() { # --universal: one file for every Python and platform; it names no host
 install_cluster() {
   say "Debian packages and Kubernetes binaries (cold: about 8 minutes; then nothing)"
   .venv/bin/python -m localcluster setup
+  if ! command -v lua5.4 >/dev/null; then # runs Argo CD's health check in a test
+    say "Debian package lua5.4"
+    apt-get install --quiet --yes lua5.4
+  fi
 }
 
 case "${1:-all}" in

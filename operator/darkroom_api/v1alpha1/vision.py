@@ -258,8 +258,9 @@ def _size_rule() -> Rule:
     ]
     return Rule(
         cel=" && ".join(parts),
-        message="imageSize is too small for the architecture, or not a multiple of its patch size "
-        "(AlexNet: at least 63, Inception v3: at least 75, ViT: a multiple of its patch, MaxViT: of 224, the rest: 32)",
+        message="imageSize is too small for the architecture, or not a multiple of its patch size (at least 63 for AlexNet, "
+        "75 for Inception v3, 32 for ConvNeXt and VGG, 29 for DenseNet, 21 for SqueezeNet; a multiple of its patch for ViT, "
+        "of 224 for MaxViT)",
         holds=_fits,
         field="imageSize",
     )

@@ -42,7 +42,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do about one TrainingJob, in this order: create, apply, delete, status, events.
+    """What to do about one TrainingJob, in this order: apply, create, delete, status, events.
 
     create: objects that are made once and then left alone (Jobs): "already exists" is success if it is owned by us.
     apply: objects kept as desired by server-side apply (Services).

@@ -92,7 +92,7 @@ def ensure(report: Callable[[str], None]) -> Path:
 def _build(module: Module, report: Callable[[str], None]) -> None:
     """A binary appears under its name only when it is whole: a killed build leaves none behind."""
     report(
-        f"building {module.name} (the first build of Kubernetes takes about five minutes)"
+        f"building {module.name} (the first build of Kubernetes takes five to ten minutes)"
         if module is KUBERNETES
         else f"building {module.name}"
     )

@@ -1,6 +1,6 @@
 // Kubernetes and its store in one binary: the name that it is called by picks the component.
 //
-// One link of the shared packages instead of seven keeps the build near five minutes and the file near 150 MB.
+// One link of the shared packages instead of seven: a shorter build, and one file of 145 MB.
 package main
 
 import (

@@ -108,7 +108,7 @@ class Training:
     def __init__(self, cluster: Cluster, kube: Kube, namespace: str, name: str, **spec: Any) -> None:
         self.cluster, self.kube, self.namespace, self.name = cluster, kube, namespace, name
         meta = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}}
-        defaults: dict[str, Any] = {"resourcesPerNode": {"cpu": "1", "memory": "1500Mi"}}
+        defaults: dict[str, Any] = {"resourcesPerNode": {"cpu": "800m", "memory": "1500Mi"}}
         if "container" not in spec:
             defaults |= {"vision": VISION, "checkpoint": {"claim": "runs", "everySeconds": 2}}
         self.body = kube.create(meta | {"spec": defaults | {"restart": {"backoffSeconds": 1}} | spec}, namespace)

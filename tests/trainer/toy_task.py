@@ -59,12 +59,13 @@ class Digits:
 class Net(nn.Module):
     """About 20,000 weights, 1 ms a batch."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, *, dropout: float, norm: bool) -> None:
         super().__init__()
+        normalize = nn.BatchNorm2d if norm else nn.Identity
         self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.Conv2d(3, 16, 3, padding=1, bias=False), normalize(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False), normalize(32), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, bias=False), normalize(32), nn.ReLU(),
         )  # fmt: skip
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(32 * 16, 10)
@@ -74,7 +75,10 @@ class Net(nn.Module):
 
 
 class Toy:
-    """Faults: {"sleep": s} per sample, {"corrupt": n} first training files, {"at_step": n, "rank": r, "do": what}."""
+    """Faults: "sleep" seconds per sample or "step_sleep" per micro-batch; "corrupt": the first n training files;
+
+    "do": raise, exit (with "code"), kill, term, segv at micro-batch "at_step" of "rank".
+    """
 
     best_metric = "top1"
 
@@ -104,11 +108,12 @@ class Toy:
 
     def build_model(self) -> nn.Module:
         torch.manual_seed(self.seed)
-        return Net(self.faults.get("dropout", 0.1))
+        return Net(dropout=self.faults.get("dropout", 0.1), norm=self.faults.get("norm", True))
 
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         self._misbehave()
-        images = batch.images + 0.05 * torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
+        noise = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
+        images = batch.images + self.faults.get("noise", 0.05) * noise
         losses = functional.cross_entropy(model(images), batch.targets, reduction="none")
         return (losses * batch.valid).sum() * self.faults.get("scale", 1.0)
 

@@ -38,7 +38,8 @@ class Facts:
     def write(self, folder: Path) -> None:
         """Replace this worker's file as a whole; the launcher may read at any time."""
         self.at = time.time()
-        content = {**vars(self), "message": self.message.to_wire()}
+        texts = {name: _readable(getattr(self.message, name)) for name in ("error", "log_tail")}
+        content = {**vars(self), "message": self.message.model_copy(update=texts).to_wire()}
         path = folder / f"worker-{self.pid}.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -55,6 +56,11 @@ class Facts:
                 if message:
                     found.append(cls(message=message, **content))
         return sorted(found, key=lambda facts: facts.rank)
+
+
+def _readable(text: str | None) -> str | None:
+    """Without the lone surrogates that Python makes of file names that are not UTF-8: no JSON parser takes them."""
+    return text and text.encode(errors="replace").decode()
 
 
 def running() -> TerminationMessage:

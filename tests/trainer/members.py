@@ -1,0 +1,102 @@
+"""What a process of a group does in a test; in a module of its own, for the fork server imports it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.checkpoint import Checkpoints
+from darkroom_trainer.parallel import Group, join
+from darkroom_trainer.train import Host, Run, train
+from tests.trainer.toy_task import Toy
+
+
+def train_member(config: TrainerConfig, leave_at: int | None = None) -> dict[str, Any]:
+    """Train in a group; rank 0 is told to leave once it has done `leave_at` steps. How it ended."""
+    torch.set_num_threads(1)
+    group = join()
+    host = Host(group=group)
+    steps = Counting(config, leave_at if group.leads else None)
+    host.stop = steps.asked
+    message = train(config, steps, host)
+    group.leave()
+    return {"reason": message.reason, "step": message.step, "message": message.to_wire()}
+
+
+class Counting(Toy):
+    """Digits; counts optimizer steps by the micro-batches seen, to leave at one."""
+
+    def __init__(self, config: TrainerConfig, leave_at: int | None) -> None:
+        super().__init__(config)
+        self.leave_at = leave_at
+
+    def asked(self) -> bool:
+        return self.leave_at is not None and self.steps >= self.leave_at
+
+
+def newest(run: Path) -> dict[str, torch.Tensor]:
+    """Weights, statistics, averages and momentum of the newest checkpoint."""
+    parcel = Checkpoints(run / "checkpoints", keep=9).newest()
+    assert parcel is not None
+    tensors = parcel.tensors("")
+    for key, state in parcel.counters()["optimizer"]["state"].items():
+        tensors |= {f"optimizer.{key}.{name}": t for name, t in state.items() if isinstance(t, torch.Tensor)}
+    return tensors
+
+
+def gradient_member(config: TrainerConfig) -> dict[str, np.ndarray]:
+    """Weights after three steps; not as tensors, which are shared by a process that is gone when they are read."""
+    torch.set_num_threads(1)
+    group = join()
+    run = Run(config, Toy(config), Host(group=group))
+    for _ in range(3):
+        run.train_step()
+    state = {name: tensor.numpy().copy() for name, tensor in run.learner.model.state_dict().items()}
+    group.leave()
+    return state
+
+
+def evaluate_member(config: TrainerConfig) -> dict[str, float]:
+    """Metrics of the validation split with the initial weights."""
+    torch.set_num_threads(1)
+    group = join()
+    run = Run(config, Toy(config), Host(group=group))
+    metrics = run._evaluate("val")
+    group.leave()
+    return metrics
+
+
+def share_member(fail: type[Exception] | None) -> Any:
+    """What Group.share gives."""
+    group: Group = join()
+
+    def produce() -> int:
+        if fail:
+            raise fail("rank 0 could not\nfor a reason")
+        return 42
+
+    try:
+        return group.share(produce)
+    except Exception as error:
+        return error
+    finally:
+        group.leave()
+
+
+def peer_loss_member() -> Any:
+    """Rank 1 vanishes; what rank 0 makes of the error."""
+    import os
+
+    from darkroom_trainer.parallel import is_peer_loss
+
+    group = join()
+    if group.rank == 1:
+        os._exit(9)
+    try:
+        for _ in range(100):
+            group.all_reduce(torch.ones(1))
+    except Exception as error:
+        return is_peer_loss(error), str(error)
+    return None

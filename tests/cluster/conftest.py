@@ -92,8 +92,8 @@ def namespace(kube: Kube) -> Iterator[str]:
 
 VISION = {
     "data": {"claim": "digits", "split": {"seed": 7}},
-    "model": {"architecture": "resnet18", "stem": "SmallImage"},
-    "imageSize": 16,
+    "model": {"architecture": "resnet18"},
+    "imageSize": 32,
     "batchSize": 64,
     "augmentation": {"crop": "Center", "horizontalFlip": "0"},
     "optimizer": {"name": "AdamW", "learningRate": "0.002"},

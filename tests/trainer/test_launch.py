@@ -100,7 +100,8 @@ def test_two_nodes_learn_and_account_for_their_time(tmp_path):
         assert message.metrics[0].name == "test/top1"
         assert metrics["test/top1"] > 0.94
         assert metrics["test/count"] == 297
-        assert sum(message.time.values()) == pytest.approx(wall, rel=0.05)  # `wall` waits for the slower one
+        # `wall` waits for the slower one, and has what no process can measure of itself: its start and its end
+        assert wall - 5 < sum(message.time.values()) <= wall
     assert messages[0].model == messages[1].model
 
 

@@ -48,7 +48,7 @@ def test_what_is_saved_is_read_back(checkpoints, tmp_path):
     assert parcel.saved == saved
     assert torch.equal(parcel.tensors("model.")["weight"], torch.full((1000,), 7.0))
     assert parcel.counters() == {"step": 7}
-    assert sorted(os.listdir(saved.folder)) == [MANIFEST, STATE, WEIGHTS]
+    assert sorted(file.name for file in saved.folder.iterdir()) == [MANIFEST, STATE, WEIGHTS]
     manifest = json.loads((saved.folder / MANIFEST).read_text())
     assert manifest["files"][WEIGHTS]["bytes"] == (saved.folder / WEIGHTS).stat().st_size
 

@@ -654,7 +654,7 @@ _SOMETHING = (
 
 def strange_specs(count: int, seed: int) -> Iterator[Spec]:
     """The same ones for the same seed."""
-    rng = random.Random(seed)  # noqa: S311 - not a secret
+    rng = random.Random(seed)
     paths = [path for path, _ in leaves(SCHEMA["spec"])]
     while count:
         spec = rng.choice([VISION, CONTAINER, _FULL, _BASES["container"]])

@@ -32,7 +32,7 @@ SIZE = 32
 
 def draws(seed: int) -> Random:
     """The generator of one sample."""
-    return Random(seed)  # noqa: S311
+    return Random(seed)
 
 
 def preprocessing(size: int = SIZE) -> Preprocessing:

@@ -17,9 +17,9 @@ ALLOWED = {
     ("darkroom.dev", "trainingjobs/status"): {"patch"},
     ("darkroom.dev", "trainingjobs/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "services"): {"get", "list", "watch", "create", "patch"},
-    ("", "pods"): {"list", "watch"},
-    ("events.k8s.io", "events"): {"create"},
+    ("", "services"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "pods"): {"get", "list", "watch"},
+    ("events.k8s.io", "events"): {"create", "patch"},
 }
 MODES: list[Any] = [
     pytest.param({}, id="whole cluster"),

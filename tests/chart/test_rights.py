@@ -64,7 +64,7 @@ def live(kube: Kube, namespace: str) -> None:
     kube.merge("TrainingJob", namespace, name, {"spec": {"suspend": False}})
     eventually(lambda: state(kube, namespace, name) == "Pending", what="resumed")
     kube.delete("TrainingJob", namespace, name)
-    eventually(lambda: not kube.list("Job", namespace), what="its Jobs gone")
+    eventually(lambda: not kube.list("Job", namespace), within=90, what="its Jobs gone")
 
 
 def state(kube: Kube, namespace: str, name: str) -> str | None:

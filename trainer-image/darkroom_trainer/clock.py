@@ -29,7 +29,7 @@ def process_start(stat: Path = Path("/proc/self/stat")) -> float:
         return _IMPORTED
     started = ticks / os.sysconf("SC_CLK_TCK")
     # Sandboxes give zero or another clock: more than ten minutes between start and import is not believable.
-    return started if _IMPORTED - 600 < started <= _IMPORTED else _IMPORTED
+    return started if max(0.0, _IMPORTED - 600) < started <= _IMPORTED else _IMPORTED
 
 
 class Clock:

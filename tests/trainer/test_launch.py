@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,11 @@ RUNNING = worker(1, "Killed", 137, ended=False)
         ),
         pytest.param([LOST, RUNNING], {0: 70, 1: -15}, {}, ("PeerLost", 70, 0), id="stopped by its own launcher"),
         pytest.param([LOST, RUNNING], {0: 70, 1: -11}, {}, ("SoftwareError", 70, 1), id="crashed"),
+        pytest.param(
+            [RUNNING], {0: -9, 1: -6}, {}, ("SoftwareError", 70, 1), id="crashed, the other hung and was killed"
+        ),
+        pytest.param([replace(RUNNING, nccl=True)], {1: -6}, {}, ("PeerLost", 70, 1), id="NCCL's watchdog"),
+        pytest.param([RUNNING], {1: -40}, {}, ("SoftwareError", 70, 1), id="a signal without a name"),
         pytest.param([LOST, RUNNING], {0: 70, 1: 3}, {}, ("SoftwareError", 70, 1), id="an exit code of its own"),
         pytest.param([LOST, RUNNING], {0: 70, 1: 78}, {}, ("ConfigError", 78, 1), id="a known one, without a word"),
         pytest.param(

@@ -32,6 +32,8 @@ class Facts:
     pid: int
     message: TerminationMessage
     training: bool = False
+    nccl: bool = False
+    """Whether its group speaks NCCL, whose watchdog aborts a process that lost a peer."""
     ended: bool = False
     at: float = field(default_factory=time.time)
 

@@ -63,17 +63,32 @@ def _first_cause(workers: Sequence[Facts]) -> dict[str, object] | None:
 
 
 def _silent_death(workers: Sequence[Facts], exit_codes: Mapping[int, int], *, asked: bool) -> dict[str, object] | None:
-    """A worker that ended without a word: killed by a signal, or by an exit of its own before it could speak."""
+    """A worker that ended without a word: killed by a signal, or by an exit of its own before it could speak.
+
+    SIGKILL comes last: it may be the launcher's, for a worker that hung after another one had crashed.
+    """
     spoke = {facts.rank for facts in workers if facts.ended}
-    for rank, code in sorted(exit_codes.items(), key=lambda item: item[1]):
+    for rank, code in sorted(exit_codes.items(), key=lambda item: (item[1] == -signal.SIGKILL, item[0])):
         if rank in spoke or -code in {signal.SIGTERM, signal.SIGINT} or (asked and code == -signal.SIGKILL):
             continue  # those signals came from its launcher
         if code == -signal.SIGKILL:
             return {"reason": Reason.KILLED, "exit_code": int(ExitCode.KILLED), "rank": rank, "error": "SIGKILL"}
-        error = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code == -signal.SIGABRT and any(facts.rank == rank and facts.nccl for facts in workers):
+            return _aborted_by_nccl(rank)
+        error = f"killed by {_name(-code)}" if code < 0 else f"exit code {code}"
         known = code if code in _KNOWN else int(ExitCode.SOFTWARE_ERROR)
         return {"reason": reason_of(code), "exit_code": known, "rank": rank, "error": error}
     return None
+
+
+def _aborted_by_nccl(rank: int) -> dict[str, object]:
+    """NCCL's watchdog ends the process of a rank whose peer does not answer; no exception reaches the trainer."""
+    error = "SIGABRT, as NCCL's watchdog sends it when another process went away or hangs"
+    return {"reason": Reason.PEER_LOST, "exit_code": int(ExitCode.SOFTWARE_ERROR), "rank": rank, "error": error}
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _consequence(workers: Sequence[Facts]) -> dict[str, object] | None:

@@ -86,6 +86,8 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
 
     def began() -> None:
         stop.training = facts.training = True
+        facts.nccl = group.world > 1 and group.device.type == "cuda"
+        facts.write(folder)  # from now on a signal is answered with a checkpoint
 
     host = Host(
         group=group,

@@ -70,7 +70,7 @@ class Run:
         self.report = Reporter(host.message, run_dir=Path(config.run_dir), speaks=self.group.leads)
         self.checkpoints = Checkpoints(Path(config.run_dir) / "checkpoints", keep=config.checkpoint.keep)
         self._prepare_torch()
-        self.group.share(self.checkpoints.open if self.group.leads else lambda: None)
+        self.group.share(self.checkpoints.open)
         self.splits = task.splits()
         with self.clock.spend("restore"):
             parcel = self.group.share(self.checkpoints.newest)
@@ -81,7 +81,7 @@ class Run:
             with self.clock.spend("restore"):
                 self.progress = self.learner.restore(parcel)
         self._make_loop()
-        self._announce(resumed=parcel is not None)
+        self._announce(parcel.saved if parcel else None)
         self.clock.switch("compute")
         host.began()
 
@@ -157,7 +157,7 @@ class Run:
             make_loader(self.splits["train"], batches, self.task.collate, workers=workers, device=self.group.device)
         )
 
-    def _announce(self, *, resumed: bool) -> None:
+    def _announce(self, resumed: Saved | None) -> None:
         plan, progress, message = self.plan, self.progress, self.host.message
         message.epochs, message.steps, message.step = plan.epochs, plan.steps, progress.step
         message.epoch = plan.epochs_done(progress.step)
@@ -175,7 +175,8 @@ class Run:
                 f"{plan.micro_batches} micro-batches; a smaller vision.microBatchSize from the start gives all of them work"
             )
         if resumed:
-            message.resumed_step = message.checkpoint_step = progress.step
+            self.saved, message.resumed_step = resumed, progress.step
+            self._keep_checkpoint(resumed)
             self.report.event("resumed", f"resumed at step {progress.step}", step=progress.step, world=self.group.world)
             if progress.best:
                 self.report.keep_best(f"val/{self.task.best_metric}", progress.best.value, progress.best.epoch)
@@ -320,10 +321,10 @@ class Run:
 
     # --- Checkpoints and endings ---
 
-    def _save(self) -> Saved | None:
-        """Rank 0's alone. None if nothing has happened since the last one."""
+    def _save(self) -> Saved:
+        """Rank 0's alone; the last one again if nothing has happened since."""
         state = (self.progress.step, self.progress.evaluated)
-        if self.saved_state == state and (self.saved or self.host.message.resumed_step is not None):
+        if self.saved and self.saved_state == state:
             return self.saved
         self.progress.corrupt = self.corrupt.known()
         with self.clock.spend("checkpoint"):
@@ -344,9 +345,8 @@ class Run:
             with self.clock.spend("checkpoint"):
                 self.checkpoints.save_best(self.progress.step, self.learner.best_tensors(), identity=self.identity)
 
-    def _keep_checkpoint(self, saved: Saved | None) -> None:
-        if saved:
-            self.report.keep_checkpoint(f"checkpoints/{saved.folder.name}", saved.sha256, saved.step)
+    def _keep_checkpoint(self, saved: Saved) -> None:
+        self.report.keep_checkpoint(f"checkpoints/{saved.folder.name}", saved.sha256, saved.step)
 
     def _save_for_all(self) -> None:
         """Save, and wait until rank 0 has: nobody leaves before the checkpoint is on the disk."""

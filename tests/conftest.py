@@ -1,4 +1,4 @@
-"""How the suite divides over the two processes that scripts/test.sh runs it in.
+"""How the suite divides over the processes that scripts/test.sh runs it in, and what hypothesis may take for slow.
 
 The tests of a folder share a cluster, so they share a process; the trainer's share nothing and fill the gaps.
 """
@@ -6,6 +6,10 @@ The tests of a folder share a cluster, so they share a process; the trainer's sh
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # other processes work on this machine meanwhile: time says nothing about a test here
 
 TIERS = ("cluster", "controlplane", "localcluster", "shell", "chart", "api", "core")
 """Longest first: two folders of equal length side by side, short ones behind."""

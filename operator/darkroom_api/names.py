@@ -78,6 +78,7 @@ REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help
 REASON_SOFTWARE_ERROR = "SoftwareError"  # exit 70 or any other: spends a restart
 REASON_PEER_LOST = "PeerLost"  # the process group broke because another rank went away: a consequence, not a cause
 REASON_KILLED = "Killed"  # exit 137 without an OOM: spends a restart
+REASON_RESTART_RULE = "RestartRule"  # a rule of spec.restart says Fail; the message names it and the cause
 REASON_RESTARTS_EXHAUSTED = "RestartsExhausted"  # maxRestarts spent
 REASON_DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds passed
 REASON_PROFILE_NOT_FOUND = "ProfileNotFound"  # no profile of that name in the operator's configuration

@@ -511,6 +511,13 @@ RECIPE = [
     no("deterministic as a number", vision__deterministic=1),
 ]
 
+_ACTIONS = ("Restart", "RestartForFree", "Fail")
+
+
+def _rule(action: str = "Fail", **fields: Any) -> dict[str, Any]:
+    return fields | {"action": action}
+
+
 LIFE = [
     *(ok(f"suspend: {value}", suspend=value) for value in (True, False, None)),
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
@@ -522,6 +529,24 @@ LIFE = [
     no("restarts: 101", restart__maxRestarts=101),
     no("restarts: -1", restart__maxRestarts=-1),
     no("back-off: 3601", restart__backoffSeconds=3601),
+    ok("back-off: as long as its bound", restart__backoffSeconds=900, restart__maxBackoffSeconds=900),
+    no("back-off: longer than its bound", "backoffSeconds must not be larger", restart__backoffSeconds=601),
+    no("back-off: its bound lower than the default", "backoffSeconds", restart__maxBackoffSeconds=9),
+    ok("rules: none", restart__rules=[]),
+    ok("rules: each action", restart__rules=[_rule(action, exitCodes=[1, 255]) for action in _ACTIONS]),
+    ok("rules: by reason", restart__rules=[_rule(reasons=["OutOfMemory", "SoftwareError"])]),
+    ok("rules: twice the same", restart__rules=[_rule(exitCodes=[3, 3])] * 2),
+    ok("rules: 20", restart__rules=[_rule(exitCodes=[3])] * 20),
+    no("rules: 21", restart__rules=[_rule(exitCodes=[3])] * 21),
+    no("rules: exit code 0", "exitCodes", restart__rules=[_rule(exitCodes=[3, 0])]),
+    no("rules: no exit codes", "exitCodes", restart__rules=[_rule(exitCodes=[])]),
+    no("rules: no reasons", "reasons", restart__rules=[_rule(reasons=[])]),
+    no("rules: no action", "action", restart__rules=[{"exitCodes": [3]}]),
+    no("rules: a reason of success", "reasons", restart__rules=[_rule(reasons=["Completed"])]),
+    no("rules: neither", "exactly one of exitCodes and reasons", restart__rules=[_rule()]),
+    no(
+        "rules: both", "exactly one of exitCodes and reasons", restart__rules=[_rule(exitCodes=[3], reasons=["Killed"])]
+    ),
     ok("restart null: the default", restart=None),
     ok("checkpoint", checkpoint={"claim": "runs"}),
     no("checkpoint without a claim", "claim", checkpoint={}),
@@ -544,6 +569,7 @@ _FULL = edit(
         "vision.augmentation.randAugment": {},
         "vision.ema": {},
         "checkpoint": {"claim": "runs"},
+        "restart.rules": [_rule(exitCodes=[3])],
     },
 )
 _BASES = {
@@ -847,5 +873,7 @@ UPDATES = [
     ),
     _update("restart.maxRestarts", restart__maxRestarts=9),
     _update("restart.backoffSeconds", restart__backoffSeconds=0),
+    _update("restart.maxBackoffSeconds", restart__maxBackoffSeconds=60),
+    _update("restart.rules", restart__rules=[_rule(exitCodes=[3])]),
     _update("restart removed", base=VISION | {"restart": {"maxRestarts": 0}}, restart=ABSENT),
 ]

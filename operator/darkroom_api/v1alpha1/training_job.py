@@ -19,6 +19,7 @@ from darkroom_api.v1alpha1.common import (
     whole_number,
     without_nulls,
 )
+from darkroom_api.v1alpha1.restart import Restart
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
 MAX_NAME_LENGTH = 54
@@ -156,21 +157,6 @@ class Checkpoint(CheckpointPolicy):
         ),
     ]
     path: Annotated[VolumePath, Field(description="Folder inside the claim.")] = "/"
-
-
-class Restart(Model):
-    """What happens after a failed attempt. Lost nodes, evictions and preemptions never spend a restart."""
-
-    max_restarts: Annotated[
-        int,
-        Field(
-            ge=0, le=100, description="Failures of the training itself that are retried. May be changed while running."
-        ),
-    ] = 3
-    backoff_seconds: Annotated[
-        int,
-        Field(ge=0, le=3600, description="Wait before the next attempt; doubles with each in a row, up to 10 minutes."),
-    ] = 10
 
 
 _RESOURCE = (

@@ -58,7 +58,10 @@ class Attempt(Model):
     end_time: Annotated[Time | None, Field(description="When the last pod had ended.")] = None
     result: Annotated[
         Literal["Running", "Succeeded", "Failed", "Disrupted", "Suspended"],
-        Field(description="Failed attempts spend maxRestarts; Disrupted and Suspended ones are free."),
+        Field(
+            description="Failed attempts spend maxRestarts, unless a restart rule says RestartForFree; Disrupted and Suspended "
+            "ones are free."
+        ),
     ] = "Running"
     reason: Annotated[str | None, Field(max_length=128, description="Why it ended.")] = None
     message: Annotated[ShortText | None, Field(description="Why it ended, in a sentence.")] = None

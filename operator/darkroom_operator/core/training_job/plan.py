@@ -47,7 +47,10 @@ def _ended_for_good(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pl
     if ended.result != FAILED:
         return None
     if not ended.retry:
-        return _say(seen, status.failed(ended.reason, ended.message), record)
+        reason = names.REASON_RESTART_RULE if ended.by_rule else ended.reason
+        return _say(seen, status.failed(reason, ended.message), record)
+    if ended.free:
+        return None
     spent = record.status.restarts or 0
     if spent >= spec.restart.max_restarts:
         message = f"restarts exhausted ({spent} of {spec.restart.max_restarts}); last: {ended.reason}: {ended.message}"

@@ -20,6 +20,7 @@ from darkroom_operator.core.training_job.failures import (
 )
 from darkroom_operator.core.training_job.objects import Owner, run_folder
 from darkroom_operator.core.training_job.observe import Job, Observed, Pod
+from darkroom_operator.core.training_job.restart_rules import obey
 
 RUNNING = "Running"
 KEPT_ATTEMPTS = 10
@@ -55,7 +56,8 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
     suspending = spec.suspend and (job is None or job.deleting or job.ended != "Complete")
-    outcome = classify(Ending(job=job, pods=pods, number=newest.number, suspending=suspending))
+    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending)
+    outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)
 
@@ -156,7 +158,7 @@ def _charge(spec: TrainingJobSpec, status: TrainingJobStatus, profile: Profile, 
 
 
 def backoff_seconds(spec: TrainingJobSpec, status: TrainingJobStatus) -> float:
-    """Wait before the next attempt: doubled with each in a row that ended within ten minutes, up to ten minutes.
+    """Wait before the next attempt: doubled with each in a row that ended within ten minutes, up to maxBackoffSeconds.
 
     The first disruption in a row costs no wait: the fault was not the training's, and the next node may be free now.
     """
@@ -169,7 +171,8 @@ def backoff_seconds(spec: TrainingJobSpec, status: TrainingJobStatus) -> float:
             break
         row += 1
     row = max(row, 1) - (ended[-1].result == DISRUPTED)
-    return min(600.0, spec.restart.backoff_seconds * 2.0 ** (row - 1)) if row else 0.0
+    restart = spec.restart
+    return min(float(restart.max_backoff_seconds), restart.backoff_seconds * 2.0 ** (row - 1)) if row else 0.0
 
 
 def _lasted(attempt: Attempt) -> float:

@@ -81,6 +81,7 @@ REASON_KILLED = "Killed"  # exit 137 without an OOM: spends a restart
 REASON_RESTART_RULE = "RestartRule"  # a rule of spec.restart says Fail; the message names it and the cause
 REASON_RESTARTS_EXHAUSTED = "RestartsExhausted"  # maxRestarts spent
 REASON_DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds passed
+REASON_STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"  # not every pod ran in time; the message says what held it
 REASON_PROFILE_NOT_FOUND = "ProfileNotFound"  # no profile of that name in the operator's configuration
 REASON_INVALID_SPEC = "InvalidSpec"  # the API server accepted what this operator cannot read
 REASON_LIMIT_EXCEEDED = "ProfileLimitExceeded"  # more nodes than the profile allows

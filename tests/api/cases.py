@@ -523,6 +523,8 @@ LIFE = [
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
     ok("deadline: a year", activeDeadlineSeconds=31536000),
     *(no(f"deadline: {value!r}", activeDeadlineSeconds=value) for value in (0, -1, 31536001, "1h", 1.5)),
+    ok("startup deadline: a minute", startupDeadlineSeconds=60),
+    *(no(f"startup deadline: {value!r}", startupDeadlineSeconds=value) for value in (0, -1, 31536001, "1m", 1.5)),
     ok("TTL: at once", ttlSecondsAfterFinished=0),
     *(no(f"TTL: {value!r}", ttlSecondsAfterFinished=value) for value in (-1, 31536001, "0")),
     ok("restarts: none", restart__maxRestarts=0),
@@ -867,6 +869,10 @@ UPDATES = [
     _update("activeDeadlineSeconds added", activeDeadlineSeconds=60),
     _update("activeDeadlineSeconds changed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=90),
     _update("activeDeadlineSeconds removed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=ABSENT),
+    _update("startupDeadlineSeconds added", startupDeadlineSeconds=60),
+    _update(
+        "startupDeadlineSeconds removed", base=VISION | {"startupDeadlineSeconds": 60}, startupDeadlineSeconds=ABSENT
+    ),
     _update("ttlSecondsAfterFinished added", ttlSecondsAfterFinished=60),
     _update(
         "ttlSecondsAfterFinished removed", base=VISION | {"ttlSecondsAfterFinished": 60}, ttlSecondsAfterFinished=ABSENT

@@ -21,3 +21,23 @@ def test_the_first_rule_that_matches_decides_and_is_named(flowers):
     status, reason, message = job.condition("Failed")
     assert (status, reason) == ("True", "RestartRule")
     assert message.startswith("restart.rules[1]: exit code 3 -> Fail; node 0 in pod flowers-2-0")
+
+
+def test_a_missed_startup_deadline_fails_the_job_with_the_schedulers_words(flowers, kube, namespace):
+    job = flowers(resourcesPerNode={"nvidia.com/gpu": 9}, startupDeadlineSeconds=3)
+    job.reaches("Failed")
+    status, reason, message = job.condition("Failed")
+    assert (status, reason) == ("True", "StartupDeadlineExceeded")
+    assert message.startswith("startupDeadlineSeconds (3) passed: Unschedulable: pod flowers-1-")
+    assert "Insufficient nvidia.com/gpu" in message
+    assert job.status["attempts"][0]["result"] == "Failed"
+    assert kube.list("Job", namespace) == []
+    assert job.pods(1) == []
+
+
+def test_a_gang_that_is_half_up_is_late_too(flowers, kube, namespace):
+    """One pod has no node to go to, the other runs, and is told to leave."""
+    job = flowers(startupDeadlineSeconds=6, profile="whole-node", numNodes=5)
+    job.reaches("Failed", within=60)
+    assert job.condition("Failed")[1] == "StartupDeadlineExceeded"
+    assert job.pods(1) == []

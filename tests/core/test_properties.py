@@ -16,21 +16,28 @@ RULES = st.lists(
             {"exitCodes": [1], "action": "RestartForFree"},
             {"reasons": ["Killed", "DataError"], "action": "Restart"},
             {"reasons": ["Disrupted", "JobDeleted"], "action": "Restart"},
+            {"reasons": ["StartupDeadlineExceeded"], "action": "Restart"},
             {"reasons": ["AskedToLeave"], "action": "RestartForFree"},
         ]
     ),
     max_size=3,
 )
+DEADLINE = st.sampled_from([None, 300])
 EXIT_CODES = st.sampled_from([0, 0, 1, 65, 70, 75, 78, 137, 143])
 
 
 class Life(RuleBasedStateMachine):
     """One TrainingJob among crashes, evictions, edits and a dying operator."""
 
-    @initialize(nodes=st.integers(1, 3), restarts=st.integers(0, 2), rules=RULES, deadline=st.sampled_from([None, 300]))
-    def begin(self, nodes, restarts, rules, deadline):
+    @initialize(
+        nodes=st.integers(1, 3), restarts=st.integers(0, 2), rules=RULES, deadlines=st.tuples(DEADLINE, DEADLINE)
+    )
+    def begin(self, nodes, restarts, rules, deadlines):
         restart = {"maxRestarts": restarts, "backoffSeconds": 5, "rules": rules}
-        self.world = World(numNodes=nodes, restart=restart, activeDeadlineSeconds=deadline)
+        running, startup = deadlines
+        self.world = World(
+            numNodes=nodes, restart=restart, activeDeadlineSeconds=running, startupDeadlineSeconds=startup
+        )
         self.terminal = None
 
     @rule()

@@ -28,6 +28,7 @@ class RestartReason(StrEnum):
     DISRUPTED = "Disrupted"
     ASKED_TO_LEAVE = "AskedToLeave"
     JOB_DELETED = "JobDeleted"
+    STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"
 
 
 class RestartRule(Model):
@@ -102,7 +103,7 @@ class Restart(Model):
             alias="rules",  # the name that a Model's own rules have in Python
             max_length=20,
             description="Exceptions from the defaults, judged when an attempt has ended: the first that matches decides. Without "
-            "one, exit codes 65 and 78 fail the job, disruptions restart it for free, and everything else spends one of "
-            "maxRestarts.",
+            "one, exit codes 65 and 78 and a missed startup deadline fail the job, disruptions restart it for free, and "
+            "everything else spends one of maxRestarts.",
         ),
     ] = None

@@ -279,6 +279,16 @@ class TrainingJobSpec(Model):
             description="Seconds of running, over all attempts, after which the job fails. May be changed.",
         ),
     ] = None
+    startup_deadline_seconds: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=31536000,
+            description="Seconds from the start of an attempt within which every pod must run: scheduled, image pulled, "
+            "started. Otherwise the attempt is ended and the job fails with what held it up, unless a restart rule for "
+            "StartupDeadlineExceeded says otherwise. Time suspended does not count. Absent: it waits. May be changed.",
+        ),
+    ] = None
     ttl_seconds_after_finished: Annotated[
         int | None,
         Field(ge=0, le=31536000, description="Seconds after its end when the job object is deleted. May be changed."),

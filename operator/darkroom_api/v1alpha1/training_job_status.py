@@ -63,7 +63,7 @@ class Attempt(Model):
             "ones are free."
         ),
     ] = "Running"
-    reason: Annotated[str | None, Field(max_length=128, description="Why it ended.")] = None
+    reason: Annotated[str | None, Field(max_length=128, description="Why it ended, or is being ended.")] = None
     message: Annotated[ShortText | None, Field(description="Why it ended, in a sentence.")] = None
 
 

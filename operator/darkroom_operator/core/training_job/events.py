@@ -47,7 +47,7 @@ def _attempts_ended(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Even
 def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     """A change of Ready's reason that people should hear of."""
     reason, message = _ready(new)
-    if reason == _ready(old)[0]:
+    if reason == _ready(old)[0] and new.finished == bool(old.finished):
         return []
     if new.finished:
         return [Event("Warning" if new.state == "Failed" else "Normal", reason, message[:1024], "Finish")]

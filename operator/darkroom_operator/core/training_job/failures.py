@@ -24,6 +24,8 @@ class Ending:
     number: int
     suspending: bool
     """The pods were taken away because of spec.suspend."""
+    late: str | None = None
+    """What kept the pods from running in time, where the operator ended the attempt for that."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def classify(ending: Ending) -> Outcome:
     for check in (
         succeeded,
         suspended,
+        late_to_start,
         not_worth_retrying,
         out_of_memory,
         lost_to_infrastructure,
@@ -73,6 +76,13 @@ def suspended(ending: Ending) -> Outcome | None:
     if not ending.suspending:
         return None
     return Outcome(SUSPENDED, names.REASON_SUSPENDED, "suspended as asked; the next attempt resumes", retry=True)
+
+
+def late_to_start(ending: Ending) -> Outcome | None:
+    """The startup deadline passed; whoever sets one wants to hear of the obstacle, not to meet it again."""
+    if ending.late is None:
+        return None
+    return Outcome(FAILED, names.REASON_STARTUP_DEADLINE_EXCEEDED, ending.late)
 
 
 def not_worth_retrying(ending: Ending) -> Outcome | None:

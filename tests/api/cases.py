@@ -731,6 +731,7 @@ STATUS: dict[str, Any] = {
             "result": "Failed",
             "reason": names.REASON_SOFTWARE_ERROR,
             "message": "ValueError: boom",
+            "node": "node-7",
         }
     ],
     "progress": {
@@ -757,6 +758,7 @@ STATUS: dict[str, Any] = {
         "message": "ValueError: boom",
         "logTail": "Traceback (most recent call last):\n",
     },
+    "avoidedNodes": ["node-7"],
     "outputs": {
         "claim": "runs",
         "folder": "/flowers-01234567",

@@ -41,3 +41,46 @@ def test_a_gang_that_is_half_up_is_late_too(flowers, kube, namespace):
     job.reaches("Failed", within=60)
     assert job.condition("Failed")[1] == "StartupDeadlineExceeded"
     assert job.pods(1) == []
+
+
+@pytest.fixture
+def two_nodes(kube):
+    """Two nodes for profile `pair` alone. The scheduler likes the first better: the second is half full."""
+    first, second, *_ = sorted(node["metadata"]["name"] for node in kube.list("Node"))
+    for name in (first, second):
+        kube.merge("Node", None, name, {"metadata": {"labels": {"pair": "true"}}})
+    yield first, second
+    for name in (first, second):
+        kube.merge("Node", None, name, {"metadata": {"labels": {"pair": None}}})
+
+
+def test_the_next_attempt_keeps_away_from_a_node_that_failed_twice(flowers, kube, namespace, two_nodes):
+    first, second = two_nodes
+    ballast = {"cpu": "40", "memory": "450Gi"}
+    container = {"name": "ballast", "image": "x", "resources": {"requests": ballast, "limits": ballast}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ballast"}}
+    kube.create(pod | {"spec": {"nodeName": second, "containers": [container]}}, namespace)
+    eventually(lambda: kube.get("Pod", namespace, "ballast")["status"]["phase"] == "Running", what="ballast runs")
+    job = flowers(profile="pair", numNodes=1)
+    for attempt in (1, 2):
+        eventually(lambda n=attempt: job.status.get("attempt") == n, within=30, what=f"attempt {attempt}")
+        job.reaches("Running")
+        assert job.pods(attempt)[0]["spec"]["nodeName"] == first
+        job.end(attempt, 70)
+    eventually(lambda: job.status.get("attempt") == 3, within=30, what="third attempt")
+    job.reaches("Running")
+    assert job.status["avoidedNodes"] == [first]
+    assert job.pods(3)[0]["spec"]["nodeName"] == second
+
+
+def test_a_node_that_failed_twice_is_better_than_none(flowers, kube, two_nodes):
+    first, second = two_nodes
+    kube.merge("Node", None, second, {"metadata": {"labels": {"pair": None}}})
+    job = flowers(profile="pair", numNodes=1)
+    for attempt in (1, 2, 3):
+        eventually(lambda n=attempt: job.status.get("attempt") == n, within=30, what=f"attempt {attempt}")
+        job.reaches("Running")
+        assert job.pods(attempt)[0]["spec"]["nodeName"] == first
+        if attempt < 3:
+            job.end(attempt, 70)
+    assert job.status["avoidedNodes"] == [first]

@@ -26,8 +26,14 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
 
 def _attempts_begun(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     known = {attempt.uid for attempt in old.attempts or []}
+    avoiding = f", rather not on {', '.join(old.avoided_nodes)}: failed there before" if old.avoided_nodes else ""
     return [
-        Event("Normal", "AttemptStarted", f"created Job {attempt.job} for attempt {attempt.number}", "StartAttempt")
+        Event(
+            "Normal",
+            "AttemptStarted",
+            f"created Job {attempt.job} for attempt {attempt.number}{avoiding}",
+            "StartAttempt",
+        )
         for attempt in new.attempts or []
         if attempt.uid not in known
     ]

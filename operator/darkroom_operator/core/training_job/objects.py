@@ -1,6 +1,7 @@
 """Desired children of a TrainingJob: one pure function per object."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +66,12 @@ def service(owner: Owner, spec: TrainingJobSpec) -> Object:
     }
 
 
-def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
+def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int, avoid: Sequence[str] = ()) -> Object:
     """One attempt: an Indexed Job whose first failed pod ends the whole gang (backoffLimit 0)."""
     labels = _labels(owner, spec) | {names.LABEL_ATTEMPT: str(attempt)}
     pod = _pod_spec(owner, spec, profile, attempt=attempt)
+    if avoid:
+        pod["affinity"] = _elsewhere(avoid)
     template_meta: Object = {"labels": labels}
     if profile.annotations:
         template_meta["annotations"] = dict(profile.annotations)
@@ -140,6 +143,16 @@ def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt:
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
     }
     return pod | {key: value for key, value in optional.items() if value}
+
+
+def _elsewhere(nodes: Sequence[str]) -> Object:
+    """Rather not on these nodes; a job that fits nowhere else still runs there.
+
+    By the node's name: the label kubernetes.io/hostname is another on some platforms.
+    """
+    others = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    term = {"weight": 100, "preference": {"matchFields": others}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:

@@ -185,7 +185,7 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
         raise ValueError("an attempt needs a profile; _impossible comes first")
     owner = _owner(seen)
     create, apply = _service(seen, spec)
-    job = objects.job(owner, spec, seen.profile, attempt=number)
+    job = objects.job(owner, spec, seen.profile, attempt=number, avoid=seen.status.avoided_nodes or ())
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
         for past in sorted(seen.jobs)

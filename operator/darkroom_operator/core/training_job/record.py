@@ -10,6 +10,7 @@ from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.training_job.avoidance import avoided_nodes
 from darkroom_operator.core.training_job.failures import (
     DISRUPTED,
     FAILED,
@@ -87,6 +88,8 @@ def _close(
     end = (job.ended_at if job else None) or seen.now
     attempt.result, attempt.reason, attempt.message = outcome.result, outcome.reason, outcome.message  # type: ignore[assignment]
     attempt.end_time = timestamp(end)
+    attempt.node = outcome.failure.node if outcome.failure else None
+    status.avoided_nodes = avoided_nodes(status.attempts or []) or None
     status.disruptions = (status.disruptions or 0) + (outcome.result == DISRUPTED)
     if outcome.result == FAILED:
         status.failure = outcome.failure

@@ -85,5 +85,8 @@ REASON_STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"  # not every pod ra
 REASON_PROFILE_NOT_FOUND = "ProfileNotFound"  # no profile of that name in the operator's configuration
 REASON_INVALID_SPEC = "InvalidSpec"  # the API server accepted what this operator cannot read
 REASON_LIMIT_EXCEEDED = "ProfileLimitExceeded"  # more nodes than the profile allows
+REASON_PRIORITY_NOT_ALLOWED = (
+    "PriorityClassNotAllowed"  # the profile's list of priority classes lacks the one asked for
+)
 REASON_REJECTED = "Rejected"  # the API server refused a child object
 REASON_NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of somebody else

@@ -523,6 +523,11 @@ LIFE = [
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
     ok("deadline: a year", activeDeadlineSeconds=31536000),
     *(no(f"deadline: {value!r}", activeDeadlineSeconds=value) for value in (0, -1, 31536001, "1h", 1.5)),
+    ok("scheduling: nothing", scheduling={}),
+    ok("scheduling: null", scheduling=None),
+    ok("priority class", scheduling__priorityClassName="training.urgent"),
+    no("priority class: in upper case", scheduling__priorityClassName="High"),
+    no("priority class: empty", scheduling__priorityClassName=""),
     ok("startup deadline: a minute", startupDeadlineSeconds=60),
     *(no(f"startup deadline: {value!r}", startupDeadlineSeconds=value) for value in (0, -1, 31536001, "1m", 1.5)),
     ok("TTL: at once", ttlSecondsAfterFinished=0),
@@ -571,6 +576,7 @@ _FULL = edit(
         "vision.augmentation.randAugment": {},
         "vision.ema": {},
         "checkpoint": {"claim": "runs"},
+        "scheduling": {},
         "restart.rules": [_rule(exitCodes=[3])],
     },
 )
@@ -871,6 +877,8 @@ UPDATES = [
     _update("activeDeadlineSeconds added", activeDeadlineSeconds=60),
     _update("activeDeadlineSeconds changed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=90),
     _update("activeDeadlineSeconds removed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=ABSENT),
+    _update("scheduling added", scheduling={"priorityClassName": "high"}),
+    _update("scheduling removed", base=VISION | {"scheduling": {"priorityClassName": "high"}}, scheduling=ABSENT),
     _update("startupDeadlineSeconds added", startupDeadlineSeconds=60),
     _update(
         "startupDeadlineSeconds removed", base=VISION | {"startupDeadlineSeconds": 60}, startupDeadlineSeconds=ABSENT

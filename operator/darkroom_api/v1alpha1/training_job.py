@@ -20,6 +20,7 @@ from darkroom_api.v1alpha1.common import (
     without_nulls,
 )
 from darkroom_api.v1alpha1.restart import Restart
+from darkroom_api.v1alpha1.scheduling import Scheduling
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
 MAX_NAME_LENGTH = 54
@@ -262,6 +263,9 @@ class TrainingJobSpec(Model):
         Field(
             description="Where to save. Absent: nothing outlives a pod, and every attempt starts from the beginning."
         ),
+    ] = None
+    scheduling: Annotated[
+        Scheduling | None, Field(description="How the pods compete for nodes. Absent: as the profile says.")
     ] = None
     restart: Annotated[Restart, Field(description="What happens after a failed attempt.")] = Restart()
     suspend: Annotated[

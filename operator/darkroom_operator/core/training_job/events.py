@@ -13,6 +13,7 @@ _WARNINGS = frozenset(
         names.REASON_PROFILE_NOT_FOUND,
         names.REASON_INVALID_SPEC,
         names.REASON_LIMIT_EXCEEDED,
+        names.REASON_PRIORITY_NOT_ALLOWED,
         names.REASON_REJECTED,
         names.REASON_NAME_TAKEN,
     }

@@ -52,6 +52,12 @@ def image_of(spec: TrainingJobSpec, profile: Profile) -> str | None:
     return spec.container.image if spec.container else profile.image
 
 
+def priority_class_of(spec: TrainingJobSpec, profile: Profile) -> str | None:
+    """The job's priority class, else the profile's."""
+    asked = spec.scheduling.priority_class_name if spec.scheduling else None
+    return asked or profile.priority_class_name
+
+
 def service(owner: Owner, spec: TrainingJobSpec) -> Object:
     """Gives every pod a name before it is ready: rank 0 must resolve while all still wait for it."""
     return {
@@ -135,12 +141,16 @@ def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt:
         pod["subdomain"] = service_name(owner)
     optional: Object = {
         "serviceAccountName": profile.service_account_name,
-        "priorityClassName": profile.priority_class_name,
+        "priorityClassName": priority_class_of(spec, profile),
         "schedulerName": profile.scheduler_name,
         "runtimeClassName": profile.runtime_class_name,
         "nodeSelector": dict(profile.node_selector),
         "tolerations": [toleration.to_wire() for toleration in profile.tolerations],
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
+        "resourceClaims": [
+            {"name": claim.name, "resourceClaimTemplateName": claim.resource_claim_template_name}
+            for claim in profile.resource_claims
+        ],
     }
     return pod | {key: value for key, value in optional.items() if value}
 
@@ -157,13 +167,14 @@ def _elsewhere(nodes: Sequence[str]) -> Object:
 
 def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
     resources = profile.resources_for(spec.resources_per_node)
+    claims = {"claims": [{"name": claim.name} for claim in profile.resource_claims]} if profile.resource_claims else {}
     container: Object = {
         "name": MAIN_CONTAINER,
         "image": image_of(spec, profile),
         "imagePullPolicy": profile.image_pull_policy,
         "env": _env(owner, spec, profile, attempt=attempt),
         "volumeMounts": _mounts(spec),
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": resources, "limits": resources} | claims,
         "terminationMessagePath": names.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {

@@ -10,6 +10,7 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
+from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job import objects, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
@@ -137,14 +138,22 @@ def _impossible(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan |
         known = ", ".join(seen.profile_names) or "none"
         message = f"spec.profile: there is no profile {spec.profile!r}; known profiles: {known}"
         return _say(seen, status.stalled(names.REASON_PROFILE_NOT_FOUND, message), record)
-    if seen.profile.max_nodes is not None and spec.num_nodes > seen.profile.max_nodes:
-        message = (
-            f"spec.numNodes: {spec.num_nodes} is more than profile {spec.profile!r} allows ({seen.profile.max_nodes})"
-        )
-        return _say(seen, status.stalled(names.REASON_LIMIT_EXCEEDED, message), record)
-    if objects.image_of(spec, seen.profile) is None:
-        message = f"profile {spec.profile!r} names no trainer image"
-        return _say(seen, status.stalled(names.REASON_PROFILE_NOT_FOUND, message), record)
+    if obstacle := _against_profile(spec, seen.profile):
+        return _say(seen, status.stalled(*obstacle), record)
+    return None
+
+
+def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str] | None:
+    """Reason and message, where the job and its profile do not go together."""
+    if profile.max_nodes is not None and spec.num_nodes > profile.max_nodes:
+        message = f"spec.numNodes: {spec.num_nodes} is more than profile {spec.profile!r} allows ({profile.max_nodes})"
+        return names.REASON_LIMIT_EXCEEDED, message
+    if (priority := objects.priority_class_of(spec, profile)) and priority not in profile.allowed_priorities:
+        allowed = ", ".join(profile.allowed_priorities) or "none"
+        message = f"spec.scheduling.priorityClassName: profile {spec.profile!r} does not allow {priority!r}; allowed: {allowed}"
+        return names.REASON_PRIORITY_NOT_ALLOWED, message
+    if objects.image_of(spec, profile) is None:
+        return names.REASON_PROFILE_NOT_FOUND, f"profile {spec.profile!r} names no trainer image"
     return None
 
 

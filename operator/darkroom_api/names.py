@@ -4,6 +4,7 @@ GROUP = "darkroom.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "darkroom-operator"
+CONTROLLER = f"{GROUP}/operator"  # who reports events, and spec.managedBy where it is not absent
 
 # --- Labels on every child (Job, Pod, Service). ---
 LABEL_JOB = f"{GROUP}/training-job"  # name of the TrainingJob

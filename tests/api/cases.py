@@ -523,6 +523,13 @@ LIFE = [
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
     ok("deadline: a year", activeDeadlineSeconds=31536000),
     *(no(f"deadline: {value!r}", activeDeadlineSeconds=value) for value in (0, -1, 31536001, "1h", 1.5)),
+    ok("managed by this operator", managedBy="darkroom.dev/operator"),
+    ok("managed by another", managedBy="kueue.x-k8s.io/multikueue"),
+    ok("managedBy: 63", managedBy="a.io/" + "b" * 58),
+    *(
+        no(f"managedBy: {value!r}", managedBy=value)
+        for value in ("", "kueue", "/kueue", "kueue/", "Kueue.io/a", "a b/c", "a..b/c", "a.io/" + "b" * 59)
+    ),
     ok("scheduling: nothing", scheduling={}),
     ok("scheduling: null", scheduling=None),
     ok("priority class", scheduling__priorityClassName="training.urgent"),
@@ -843,6 +850,9 @@ UPDATES = [
     _update("checkpoint added", "checkpoint", checkpoint={"claim": "runs"}),
     _update("checkpoint changed", "checkpoint", base=VISION | _EVERYTHING, checkpoint={"claim": "runs", "keep": 3}),
     _update("checkpoint removed", "checkpoint", base=VISION | _EVERYTHING, checkpoint=ABSENT),
+    _update("managedBy added", "managedBy", managedBy="darkroom.dev/operator"),
+    _update("managedBy changed", "managedBy", base=VISION | {"managedBy": "a.io/b"}, managedBy="a.io/c"),
+    _update("managedBy removed", "managedBy", base=VISION | {"managedBy": "a.io/b"}, managedBy=ABSENT),
     _update("vision: batchSize", "vision", vision__batchSize=128),
     _update("vision: a class of its own added", "vision", vision__data__split=_SPLIT),
     _update(

@@ -175,8 +175,9 @@ _SHAPE = (
     "vision",
     "container",
     "checkpoint",
+    "managedBy",
 )
-"""Fields that shape a run: fixed once the job exists."""
+"""Fields that shape a run, or say whose it is: fixed once the job exists."""
 
 
 def _immutable(field: str) -> Rule:
@@ -296,6 +297,16 @@ class TrainingJobSpec(Model):
     ttl_seconds_after_finished: Annotated[
         int | None,
         Field(ge=0, le=31536000, description="Seconds after its end when the job object is deleted. May be changed."),
+    ] = None
+    managed_by: Annotated[
+        str | None,
+        Field(
+            min_length=3,
+            max_length=63,
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9][-A-Za-z0-9_./]*$",
+            description=f"Controller that carries the job out, as <domain>/<name>. Absent or {names.CONTROLLER}: this operator. "
+            "A job with any other value is left alone: no pods, no status, no events.",
+        ),
     ] = None
 
 

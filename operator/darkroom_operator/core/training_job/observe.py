@@ -156,6 +156,11 @@ def observe(facts: Facts) -> Observed:
     )
 
 
+def is_managed_here(body: Body) -> bool:
+    """Whether a TrainingJob is for this operator; spec.managedBy may give it to another controller."""
+    return (body.get("spec") or {}).get("managedBy") in (None, names.CONTROLLER)
+
+
 def _belongs(body: Body, uid: str) -> bool:
     """Ours by UID: an earlier job of the same name may still have children on their way out."""
     return bool(body["metadata"].get("labels", {}).get(names.LABEL_JOB_UID) == uid)

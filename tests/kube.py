@@ -18,9 +18,17 @@ PATHS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "Job": "/apis/batch/v1",
     "Event": "/apis/events.k8s.io/v1",
+    "PriorityClass": "/apis/scheduling.k8s.io/v1",
+    "DeviceClass": "/apis/resource.k8s.io/v1",
+    "ResourceSlice": "/apis/resource.k8s.io/v1",
+    "ResourceClaim": "/apis/resource.k8s.io/v1",
+    "ResourceClaimTemplate": "/apis/resource.k8s.io/v1",
 }
-CLUSTER_SCOPED = ("Namespace", "Node", "CustomResourceDefinition", "PersistentVolume")
-PLURALS = {"Endpoints": "endpoints"}
+CLUSTER_SCOPED = (
+    *("Namespace", "Node", "CustomResourceDefinition", "PersistentVolume"),
+    *("PriorityClass", "DeviceClass", "ResourceSlice"),
+)
+PLURALS = {"Endpoints": "endpoints", "PriorityClass": "priorityclasses", "DeviceClass": "deviceclasses"}
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened

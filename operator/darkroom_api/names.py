@@ -4,6 +4,7 @@ GROUP = "darkroom.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "darkroom-operator"
+CONTROLLER = f"{GROUP}/operator"  # who reports events, and spec.managedBy where it is not absent
 
 # --- Labels on every child (Job, Pod, Service). ---
 LABEL_JOB = f"{GROUP}/training-job"  # name of the TrainingJob
@@ -78,10 +79,15 @@ REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help
 REASON_SOFTWARE_ERROR = "SoftwareError"  # exit 70 or any other: spends a restart
 REASON_PEER_LOST = "PeerLost"  # the process group broke because another rank went away: a consequence, not a cause
 REASON_KILLED = "Killed"  # exit 137 without an OOM: spends a restart
+REASON_RESTART_RULE = "RestartRule"  # a rule of spec.restart says Fail; the message names it and the cause
 REASON_RESTARTS_EXHAUSTED = "RestartsExhausted"  # maxRestarts spent
 REASON_DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds passed
+REASON_STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"  # not every pod ran in time; the message says what held it
 REASON_PROFILE_NOT_FOUND = "ProfileNotFound"  # no profile of that name in the operator's configuration
 REASON_INVALID_SPEC = "InvalidSpec"  # the API server accepted what this operator cannot read
 REASON_LIMIT_EXCEEDED = "ProfileLimitExceeded"  # more nodes than the profile allows
+REASON_PRIORITY_NOT_ALLOWED = (
+    "PriorityClassNotAllowed"  # the profile's list of priority classes lacks the one asked for
+)
 REASON_REJECTED = "Rejected"  # the API server refused a child object
 REASON_NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of somebody else

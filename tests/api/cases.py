@@ -511,17 +511,56 @@ RECIPE = [
     no("deterministic as a number", vision__deterministic=1),
 ]
 
+_ACTIONS = ("Restart", "RestartForFree", "Fail")
+
+
+def _rule(action: str = "Fail", **fields: Any) -> dict[str, Any]:
+    return fields | {"action": action}
+
+
 LIFE = [
     *(ok(f"suspend: {value}", suspend=value) for value in (True, False, None)),
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
     ok("deadline: a year", activeDeadlineSeconds=31536000),
     *(no(f"deadline: {value!r}", activeDeadlineSeconds=value) for value in (0, -1, 31536001, "1h", 1.5)),
+    ok("managed by this operator", managedBy="darkroom.dev/operator"),
+    ok("managed by another", managedBy="kueue.x-k8s.io/multikueue"),
+    ok("managedBy: 63", managedBy="a.io/" + "b" * 58),
+    *(
+        no(f"managedBy: {value!r}", managedBy=value)
+        for value in ("", "kueue", "/kueue", "kueue/", "Kueue.io/a", "a b/c", "a..b/c", "a.io/" + "b" * 59)
+    ),
+    ok("scheduling: nothing", scheduling={}),
+    ok("scheduling: null", scheduling=None),
+    ok("priority class", scheduling__priorityClassName="training.urgent"),
+    no("priority class: in upper case", scheduling__priorityClassName="High"),
+    no("priority class: empty", scheduling__priorityClassName=""),
+    ok("startup deadline: a minute", startupDeadlineSeconds=60),
+    *(no(f"startup deadline: {value!r}", startupDeadlineSeconds=value) for value in (0, -1, 31536001, "1m", 1.5)),
     ok("TTL: at once", ttlSecondsAfterFinished=0),
     *(no(f"TTL: {value!r}", ttlSecondsAfterFinished=value) for value in (-1, 31536001, "0")),
     ok("restarts: none", restart__maxRestarts=0),
     no("restarts: 101", restart__maxRestarts=101),
     no("restarts: -1", restart__maxRestarts=-1),
     no("back-off: 3601", restart__backoffSeconds=3601),
+    ok("back-off: as long as its bound", restart__backoffSeconds=900, restart__maxBackoffSeconds=900),
+    no("back-off: longer than its bound", "backoffSeconds must not be larger", restart__backoffSeconds=601),
+    no("back-off: its bound lower than the default", "backoffSeconds", restart__maxBackoffSeconds=9),
+    ok("rules: none", restart__rules=[]),
+    ok("rules: each action", restart__rules=[_rule(action, exitCodes=[1, 255]) for action in _ACTIONS]),
+    ok("rules: by reason", restart__rules=[_rule(reasons=["OutOfMemory", "SoftwareError"])]),
+    ok("rules: twice the same", restart__rules=[_rule(exitCodes=[3, 3])] * 2),
+    ok("rules: 20", restart__rules=[_rule(exitCodes=[3])] * 20),
+    no("rules: 21", restart__rules=[_rule(exitCodes=[3])] * 21),
+    no("rules: exit code 0", "exitCodes", restart__rules=[_rule(exitCodes=[3, 0])]),
+    no("rules: no exit codes", "exitCodes", restart__rules=[_rule(exitCodes=[])]),
+    no("rules: no reasons", "reasons", restart__rules=[_rule(reasons=[])]),
+    no("rules: no action", "action", restart__rules=[{"exitCodes": [3]}]),
+    no("rules: a reason of success", "reasons", restart__rules=[_rule(reasons=["Completed"])]),
+    no("rules: neither", "exactly one of exitCodes and reasons", restart__rules=[_rule()]),
+    no(
+        "rules: both", "exactly one of exitCodes and reasons", restart__rules=[_rule(exitCodes=[3], reasons=["Killed"])]
+    ),
     ok("restart null: the default", restart=None),
     ok("checkpoint", checkpoint={"claim": "runs"}),
     no("checkpoint without a claim", "claim", checkpoint={}),
@@ -544,6 +583,8 @@ _FULL = edit(
         "vision.augmentation.randAugment": {},
         "vision.ema": {},
         "checkpoint": {"claim": "runs"},
+        "scheduling": {},
+        "restart.rules": [_rule(exitCodes=[3])],
     },
 )
 _BASES = {
@@ -703,6 +744,7 @@ STATUS: dict[str, Any] = {
             "result": "Failed",
             "reason": names.REASON_SOFTWARE_ERROR,
             "message": "ValueError: boom",
+            "node": "node-7",
         }
     ],
     "progress": {
@@ -729,6 +771,7 @@ STATUS: dict[str, Any] = {
         "message": "ValueError: boom",
         "logTail": "Traceback (most recent call last):\n",
     },
+    "avoidedNodes": ["node-7"],
     "outputs": {
         "claim": "runs",
         "folder": "/flowers-01234567",
@@ -807,6 +850,9 @@ UPDATES = [
     _update("checkpoint added", "checkpoint", checkpoint={"claim": "runs"}),
     _update("checkpoint changed", "checkpoint", base=VISION | _EVERYTHING, checkpoint={"claim": "runs", "keep": 3}),
     _update("checkpoint removed", "checkpoint", base=VISION | _EVERYTHING, checkpoint=ABSENT),
+    _update("managedBy added", "managedBy", managedBy="darkroom.dev/operator"),
+    _update("managedBy changed", "managedBy", base=VISION | {"managedBy": "a.io/b"}, managedBy="a.io/c"),
+    _update("managedBy removed", "managedBy", base=VISION | {"managedBy": "a.io/b"}, managedBy=ABSENT),
     _update("vision: batchSize", "vision", vision__batchSize=128),
     _update("vision: a class of its own added", "vision", vision__data__split=_SPLIT),
     _update(
@@ -841,11 +887,19 @@ UPDATES = [
     _update("activeDeadlineSeconds added", activeDeadlineSeconds=60),
     _update("activeDeadlineSeconds changed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=90),
     _update("activeDeadlineSeconds removed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=ABSENT),
+    _update("scheduling added", scheduling={"priorityClassName": "high"}),
+    _update("scheduling removed", base=VISION | {"scheduling": {"priorityClassName": "high"}}, scheduling=ABSENT),
+    _update("startupDeadlineSeconds added", startupDeadlineSeconds=60),
+    _update(
+        "startupDeadlineSeconds removed", base=VISION | {"startupDeadlineSeconds": 60}, startupDeadlineSeconds=ABSENT
+    ),
     _update("ttlSecondsAfterFinished added", ttlSecondsAfterFinished=60),
     _update(
         "ttlSecondsAfterFinished removed", base=VISION | {"ttlSecondsAfterFinished": 60}, ttlSecondsAfterFinished=ABSENT
     ),
     _update("restart.maxRestarts", restart__maxRestarts=9),
     _update("restart.backoffSeconds", restart__backoffSeconds=0),
+    _update("restart.maxBackoffSeconds", restart__maxBackoffSeconds=60),
+    _update("restart.rules", restart__rules=[_rule(exitCodes=[3])]),
     _update("restart removed", base=VISION | {"restart": {"maxRestarts": 0}}, restart=ABSENT),
 ]

@@ -98,7 +98,7 @@ def test_defaults_of_a_container():
         "numProcPerNode": "Auto",
         "resourcesPerNode": {},
         "container": {"image": "mine:1", "launcher": "Torchrun"},
-        "restart": {"maxRestarts": 3, "backoffSeconds": 10},
+        "restart": {"maxRestarts": 3, "backoffSeconds": 10, "maxBackoffSeconds": 600},
         "suspend": False,
     }
 

@@ -95,6 +95,7 @@ def _rules(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     yield from ((path, rule["message"]) for rule in schema.get("x-kubernetes-validations", []))
     for name, field in schema.get("properties", {}).items():
         yield from _rules(field, f"{path}.{name}")
+        yield from _rules(field.get("items", {}), f"{path}.{name}[]")
 
 
 def test_surface():

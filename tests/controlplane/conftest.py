@@ -14,6 +14,12 @@ from tests.operator_process import OperatorProcess
 
 PROFILES = """
 default: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 5}
+pair: {image: "localhost/trainer:test", nodeSelector: {pair: "true"}, resources: {cpu: 100m, memory: 64Mi}}
+claims:
+  image: "localhost/trainer:test"
+  priorityClasses: [urgent]
+  resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu, accelerators: 1}]
+whole-node: {image: "localhost/trainer:test", resources: {cpu: 90, memory: 64Mi}, terminationGracePeriodSeconds: 5}
 """
 _numbers = itertools.count(1)
 

@@ -6,7 +6,7 @@ import pytest
 
 from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_operator.core.profile import Profile, parse_profiles
+from darkroom_operator.core.profile import Profile, ResourceClaim, parse_profiles
 from darkroom_operator.core.training_job.objects import (
     Owner,
     job,
@@ -32,6 +32,14 @@ REFERENCE = {
     "blockOwnerDeletion": True,
 }
 PROFILE = Profile(image="trainer:1", resources={"cpu": "2", "memory": "4Gi"})
+
+CLAIMING = Profile(
+    image="trainer:1",
+    resource_claims=[
+        ResourceClaim(name="gpu", resource_claim_template_name="four-gpus", accelerators=4),
+        ResourceClaim(name="nic", resource_claim_template_name="fast-nic"),
+    ],
+)
 
 
 def spec(**fields) -> TrainingJobSpec:
@@ -193,6 +201,20 @@ def test_rendezvous(fields, expected):
             8,
             id="any name that the platform team lists",
         ),
+        *(
+            pytest.param({"resourcesPerNode": {name: 2}}, PROFILE, 2, id=name)
+            for name in (
+                "nvidia.com/mig-1g.10gb",
+                "nvidia.com/gpu.shared",
+                "amd.com/gpu",
+                "gpu.intel.com/i915",
+                "gpu.intel.com/xe",
+                "google.com/tpu",
+            )
+        ),
+        pytest.param({"resourcesPerNode": {"example.com/chip": 8}}, PROFILE, 1, id="a name that nobody listed"),
+        pytest.param({"resourcesPerNode": {"rdma/nvidia.com": 1}}, PROFILE, 1, id="a network card"),
+        pytest.param({}, CLAIMING, 4, id="a claim says how many it means"),
         pytest.param({"numProcPerNode": 3, "resourcesPerNode": {"nvidia.com/gpu": 2}}, PROFILE, 3, id="said outright"),
     ],
 )
@@ -264,11 +286,41 @@ def test_a_profile_shapes_the_pod():
     assert made["spec"]["template"]["metadata"]["annotations"] == {"example.com/team": "vision"}
 
 
+def test_devices_by_claim_are_given_to_the_training_container():
+    pod = _pod(job(OWNER, spec(vision=VISION), CLAIMING, attempt=1))
+    assert pod["resourceClaims"] == [
+        {"name": "gpu", "resourceClaimTemplateName": "four-gpus"},
+        {"name": "nic", "resourceClaimTemplateName": "fast-nic"},
+    ]
+    assert pod["containers"][0]["resources"]["claims"] == [{"name": "gpu"}, {"name": "nic"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "expected"),
+    [
+        pytest.param(None, "low", id="the profile's"),
+        pytest.param({}, "low", id="nothing asked for"),
+        pytest.param({"priorityClassName": "high"}, "high", id="the job's"),
+    ],
+)
+def test_priority(scheduling, expected):
+    profile = Profile(image="x", priority_class_name="low", priority_classes=["high"])
+    made = job(
+        OWNER, spec(vision=VISION, **({"scheduling": scheduling} if scheduling is not None else {})), profile, attempt=1
+    )
+    assert _pod(made)["priorityClassName"] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         pytest.param("default: {imag: x}", "profiles.default.imag", id="unknown field"),
         pytest.param("default: {maxNodes: 0}", "profiles.default.maxNodes", id="out of range"),
+        pytest.param(
+            "default: {resources: {nvidia.com/gpu: 500m}}", "nvidia.com/gpu in whole numbers", id="half a GPU"
+        ),
+        pytest.param("default: {acceleratorResources: [cpu]}", "acceleratorResources", id="no device"),
+        pytest.param("default: {resourceClaims: [{name: gpu}]}", "resourceClaimTemplateName", id="a claim of nothing"),
         pytest.param("{", "not YAML", id="broken"),
         pytest.param("Default: {}", "profiles.Default", id="bad name"),
         pytest.param("default: {securityContext: {runAsUser: 0}}", "runAsUser", id="root"),

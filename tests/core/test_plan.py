@@ -280,6 +280,20 @@ def test_a_deleted_job_of_a_running_attempt_costs_nothing_but_the_attempt():
         pytest.param(
             {"default": Profile(image="x", max_nodes=1)}, {}, "ProfileLimitExceeded", ["spec.numNodes", "2"], id="limit"
         ),
+        pytest.param(
+            {"default": Profile(image="x", priority_class_name="low", priority_classes=["mid"])},
+            {"scheduling": {"priorityClassName": "high"}},
+            "PriorityClassNotAllowed",
+            ["spec.scheduling.priorityClassName", "'high'", "allowed: low, mid"],
+            id="priority",
+        ),
+        pytest.param(
+            PROFILES,
+            {"scheduling": {"priorityClassName": "system-node-critical"}},
+            "PriorityClassNotAllowed",
+            ["allowed: none"],
+            id="priority, where the profile has none",
+        ),
         pytest.param({"default": Profile()}, {}, "ProfileNotFound", ["image"], id="no trainer image"),
         pytest.param(
             PROFILES, {"numNodes": 0}, "InvalidSpec", ["spec.numNodes"], id="what the API server would refuse"

@@ -134,11 +134,11 @@ class World:
             if name.rsplit("-", 1)[0] == job and pod["metadata"]["uid"] not in self.departed
         ]
 
-    def run(self, job: str, *indices: int) -> None:
+    def run(self, job: str, *indices: int, node: str = "worker") -> None:
         """The scheduler binds the pods, kubelet starts them."""
         for pod in self.pods_of(job):
             if not indices or int(pod["metadata"]["labels"][INDEX]) in indices:
-                pod["spec"]["nodeName"] = "worker"
+                pod["spec"]["nodeName"] = node
                 pod["status"] = {
                     "phase": "Running",
                     "conditions": [self._condition("PodScheduled")],

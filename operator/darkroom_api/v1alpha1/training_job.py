@@ -19,6 +19,8 @@ from darkroom_api.v1alpha1.common import (
     whole_number,
     without_nulls,
 )
+from darkroom_api.v1alpha1.restart import Restart
+from darkroom_api.v1alpha1.scheduling import Scheduling
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
 MAX_NAME_LENGTH = 54
@@ -158,21 +160,6 @@ class Checkpoint(CheckpointPolicy):
     path: Annotated[VolumePath, Field(description="Folder inside the claim.")] = "/"
 
 
-class Restart(Model):
-    """What happens after a failed attempt. Lost nodes, evictions and preemptions never spend a restart."""
-
-    max_restarts: Annotated[
-        int,
-        Field(
-            ge=0, le=100, description="Failures of the training itself that are retried. May be changed while running."
-        ),
-    ] = 3
-    backoff_seconds: Annotated[
-        int,
-        Field(ge=0, le=3600, description="Wait before the next attempt; doubles with each in a row, up to 10 minutes."),
-    ] = 10
-
-
 _RESOURCE = (
     "cpu|memory|ephemeral-storage|hugepages-[0-9]{1,9}[KMG]i|"
     "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -188,8 +175,9 @@ _SHAPE = (
     "vision",
     "container",
     "checkpoint",
+    "managedBy",
 )
-"""Fields that shape a run: fixed once the job exists."""
+"""Fields that shape a run, or say whose it is: fixed once the job exists."""
 
 
 def _immutable(field: str) -> Rule:
@@ -277,6 +265,9 @@ class TrainingJobSpec(Model):
             description="Where to save. Absent: nothing outlives a pod, and every attempt starts from the beginning."
         ),
     ] = None
+    scheduling: Annotated[
+        Scheduling | None, Field(description="How the pods compete for nodes. Absent: as the profile says.")
+    ] = None
     restart: Annotated[Restart, Field(description="What happens after a failed attempt.")] = Restart()
     suspend: Annotated[
         bool,
@@ -293,9 +284,29 @@ class TrainingJobSpec(Model):
             description="Seconds of running, over all attempts, after which the job fails. May be changed.",
         ),
     ] = None
+    startup_deadline_seconds: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=31536000,
+            description="Seconds from the start of an attempt within which every pod must run: scheduled, image pulled, "
+            "started. Otherwise the attempt is ended and the job fails with what held it up, unless a restart rule for "
+            "StartupDeadlineExceeded says otherwise. Time suspended does not count. Absent: it waits. May be changed.",
+        ),
+    ] = None
     ttl_seconds_after_finished: Annotated[
         int | None,
         Field(ge=0, le=31536000, description="Seconds after its end when the job object is deleted. May be changed."),
+    ] = None
+    managed_by: Annotated[
+        str | None,
+        Field(
+            min_length=3,
+            max_length=63,
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9][-A-Za-z0-9_./]*$",
+            description=f"Controller that carries the job out, as <domain>/<name>. Absent or {names.CONTROLLER}: this operator. "
+            "A job with any other value is left alone: no pods, no status, no events.",
+        ),
     ] = None
 
 

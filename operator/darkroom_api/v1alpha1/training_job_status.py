@@ -58,10 +58,14 @@ class Attempt(Model):
     end_time: Annotated[Time | None, Field(description="When the last pod had ended.")] = None
     result: Annotated[
         Literal["Running", "Succeeded", "Failed", "Disrupted", "Suspended"],
-        Field(description="Failed attempts spend maxRestarts; Disrupted and Suspended ones are free."),
+        Field(
+            description="Failed attempts spend maxRestarts, unless a restart rule says RestartForFree; Disrupted and Suspended "
+            "ones are free."
+        ),
     ] = "Running"
-    reason: Annotated[str | None, Field(max_length=128, description="Why it ended.")] = None
+    reason: Annotated[str | None, Field(max_length=128, description="Why it ended, or is being ended.")] = None
     message: Annotated[ShortText | None, Field(description="Why it ended, in a sentence.")] = None
+    node: Annotated[Name | None, Field(description="Node of the process that failed first.")] = None
 
 
 class Failure(Model):
@@ -168,6 +172,14 @@ class TrainingJobStatus(Model):
     ] = None
     failure: Annotated[
         Failure | None, Field(description="The process that failed first in the last failed attempt.")
+    ] = None
+    avoided_nodes: Annotated[
+        list[Name] | None,
+        Field(
+            max_length=5,
+            description="Nodes on which the training failed first in two or more of these attempts. The next attempt goes "
+            "elsewhere, if it can.",
+        ),
     ] = None
     outputs: Annotated[Outputs | None, Field(description="What the run left on the checkpoint claim.")] = None
     resolved: Annotated[Resolved | None, Field(description="What names in the spec stood for.")] = None

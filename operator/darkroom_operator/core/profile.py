@@ -1,14 +1,23 @@
 """Profiles: what a platform team offers under a name. They come from the chart's values, not from users."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from darkroom_api.v1alpha1.common import Decimal, DnsLabel, Model, Quantity
+from darkroom_api.v1alpha1.common import DNS_SUBDOMAIN, Decimal, DnsLabel, Model, Quantity, whole_number
 
-DEFAULT_ACCELERATORS = ["nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "gpu.intel.com/i915", "gpu.intel.com/xe"]
+DEFAULT_ACCELERATORS = [
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",  # a share of one, by time or by process
+    "nvidia.com/mig-*",  # a slice of one, as nvidia.com/mig-1g.10gb
+    "amd.com/gpu",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+    "google.com/tpu",
+]
 
 
 class EnvVar(Model):
@@ -26,6 +35,16 @@ class Toleration(Model):
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: int | None = None
+
+
+class ResourceClaim(Model):
+    """Devices by dynamic resource allocation: each pod gets a claim of its own, made from a template."""
+
+    name: DnsLabel
+    resource_claim_template_name: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
+    """A ResourceClaimTemplate in the job's namespace."""
+    accelerators: Annotated[int, Field(ge=0, le=64)] = 0
+    """Devices in it that count as GPUs: the template says so to the scheduler alone."""
 
 
 class Identity(Model):
@@ -47,14 +66,17 @@ class Profile(Model):
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
     priority_class_name: str | None = None
+    priority_classes: list[str] = []
+    """What a job may ask for instead."""
     scheduler_name: str | None = None
     service_account_name: str | None = None
     runtime_class_name: str | None = None
     resources: dict[str, Quantity] = {}
     """Requests and limits of a pod, which a job's resourcesPerNode overrides by name."""
     max_nodes: Annotated[int | None, Field(ge=1)] = None
-    accelerator_resources: list[str] = DEFAULT_ACCELERATORS
-    """Resources that count as GPUs: one training process for each."""
+    accelerator_resources: list[Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]] = DEFAULT_ACCELERATORS
+    """Resources that count as GPUs, with `*` for any text: one training process for each."""
+    resource_claims: list[ResourceClaim] = []
     price_per_node_hour: Decimal = "0"
     price_per_accelerator_hour: Decimal = "0"
     currency: Annotated[str, Field(max_length=8)] = "USD"
@@ -71,8 +93,25 @@ class Profile(Model):
         return {name: amount for name, amount in merged.items() if amount != "0"}
 
     def accelerators_in(self, resources: Mapping[str, str]) -> int:
-        """Accelerators of one pod."""
-        return sum(int(resources.get(name, 0)) for name in self.accelerator_resources)
+        """Accelerators of one pod with these resources, those of its claims included."""
+        counted = sum(int(amount) for name, amount in resources.items() if self._is_accelerator(name))
+        return counted + sum(claim.accelerators for claim in self.resource_claims)
+
+    def _is_accelerator(self, resource: str) -> bool:
+        return any(fnmatchcase(resource, pattern) for pattern in self.accelerator_resources)
+
+    @property
+    def allowed_priorities(self) -> list[str]:
+        """Priority classes that a job may have: the profile's own, and the list."""
+        own = [self.priority_class_name] if self.priority_class_name else []
+        return list(dict.fromkeys([*own, *self.priority_classes]))
+
+    @model_validator(mode="after")
+    def _devices_are_whole(self) -> Self:
+        for name, amount in self.resources.items():
+            if "/" in name and not whole_number(amount):
+                raise ValueError(f"resources must give devices such as {name} in whole numbers")
+        return self
 
 
 _PROFILES: TypeAdapter[dict[DnsLabel, Profile]] = TypeAdapter(dict[DnsLabel, Profile])

@@ -220,7 +220,7 @@ def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, 
         "reason": event.reason,
         "action": event.action,
         "note": event.note,
-        "reportingController": f"{names.GROUP}/operator",
+        "reportingController": names.CONTROLLER,
         "reportingInstance": reporter[:128],
         "regarding": {
             "apiVersion": names.API_VERSION,

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
+from darkroom_operator.core.training_job.observe import is_managed_here
 from darkroom_operator.core.types import Body
 from darkroom_operator.shell.cache import Key
 
 
 class Store:
-    """The newest body of each TrainingJob."""
+    """The newest body of each TrainingJob that is this operator's."""
 
     def __init__(self, on_change: Callable[[Key], None]) -> None:
         self._bodies: dict[Key, Body] = {}
@@ -24,12 +25,16 @@ class Store:
         return list(self._bodies.values())
 
     def put(self, body: Body) -> None:
-        """Take in a body unless a newer one is known."""
+        """Take in a body unless a newer one is known. Another controller's job is as good as none."""
         key = key_of(body)
         known = self._bodies.get(key)
-        if known is None or _version(known) < _version(body):
+        if known is not None and _version(known) >= _version(body):
+            return
+        if is_managed_here(body):
             self._bodies[key] = body
-            self._on_change(key)
+        elif self._bodies.pop(key, None) is None:
+            return
+        self._on_change(key)
 
     def remove(self, key: Key, uid: str) -> None:
         """That very job is gone; a namesake stays."""

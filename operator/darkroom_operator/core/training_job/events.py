@@ -13,6 +13,7 @@ _WARNINGS = frozenset(
         names.REASON_PROFILE_NOT_FOUND,
         names.REASON_INVALID_SPEC,
         names.REASON_LIMIT_EXCEEDED,
+        names.REASON_PRIORITY_NOT_ALLOWED,
         names.REASON_REJECTED,
         names.REASON_NAME_TAKEN,
     }
@@ -26,8 +27,14 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
 
 def _attempts_begun(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     known = {attempt.uid for attempt in old.attempts or []}
+    avoiding = f", rather not on {', '.join(old.avoided_nodes)}: failed there before" if old.avoided_nodes else ""
     return [
-        Event("Normal", "AttemptStarted", f"created Job {attempt.job} for attempt {attempt.number}", "StartAttempt")
+        Event(
+            "Normal",
+            "AttemptStarted",
+            f"created Job {attempt.job} for attempt {attempt.number}{avoiding}",
+            "StartAttempt",
+        )
         for attempt in new.attempts or []
         if attempt.uid not in known
     ]
@@ -47,7 +54,7 @@ def _attempts_ended(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Even
 def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     """A change of Ready's reason that people should hear of."""
     reason, message = _ready(new)
-    if reason == _ready(old)[0]:
+    if reason == _ready(old)[0] and new.finished == bool(old.finished):
         return []
     if new.finished:
         return [Event("Warning" if new.state == "Failed" else "Normal", reason, message[:1024], "Finish")]

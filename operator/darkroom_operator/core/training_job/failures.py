@@ -24,6 +24,8 @@ class Ending:
     number: int
     suspending: bool
     """The pods were taken away because of spec.suspend."""
+    late: str | None = None
+    """What kept the pods from running in time, where the operator ended the attempt for that."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Outcome:
     message: str
     retry: bool = False
     """Whether another attempt can help."""
+    free: bool = False
+    """A failure that spends no restart."""
+    by_rule: bool = False
+    """A rule of spec.restart decided, not the defaults."""
     failure: Failure | None = None
 
 
@@ -43,6 +49,7 @@ def classify(ending: Ending) -> Outcome:
     for check in (
         succeeded,
         suspended,
+        late_to_start,
         not_worth_retrying,
         out_of_memory,
         lost_to_infrastructure,
@@ -71,6 +78,13 @@ def suspended(ending: Ending) -> Outcome | None:
     return Outcome(SUSPENDED, names.REASON_SUSPENDED, "suspended as asked; the next attempt resumes", retry=True)
 
 
+def late_to_start(ending: Ending) -> Outcome | None:
+    """The startup deadline passed; whoever sets one wants to hear of the obstacle, not to meet it again."""
+    if ending.late is None:
+        return None
+    return Outcome(FAILED, names.REASON_STARTUP_DEADLINE_EXCEEDED, ending.late)
+
+
 def not_worth_retrying(ending: Ending) -> Outcome | None:
     """Bad data or bad configuration: the next attempt would end in the same way."""
     hopeless: dict[int, str] = {
@@ -78,7 +92,7 @@ def not_worth_retrying(ending: Ending) -> Outcome | None:
         ExitCode.CONFIG_ERROR: names.REASON_CONFIG_ERROR,
     }
     for pod in _by_end(ending.pods):
-        if reason := hopeless.get(_exit_code(pod) or 0):
+        if reason := hopeless.get(exit_code(pod) or 0):
             return _failed(ending, pod, reason, retry=False)
     return None
 
@@ -107,8 +121,8 @@ def asked_to_leave(ending: Ending) -> Outcome | None:
     first = ends[0] if ends else None
     if first is None:
         return None
-    said_so = _exit_code(first) == ExitCode.ASKED_TO_LEAVE
-    killed_while_leaving = first.deleting and _exit_code(first) in (ExitCode.KILLED, 143)
+    said_so = exit_code(first) == ExitCode.ASKED_TO_LEAVE
+    killed_while_leaving = first.deleting and exit_code(first) in (ExitCode.KILLED, 143)
     if not said_so and not killed_while_leaving:
         return None
     message = f"node {first.index} was asked to leave{_saved(first)}"
@@ -127,15 +141,27 @@ def deleted(ending: Ending) -> Outcome | None:
 
 def crashed(ending: Ending) -> Outcome | None:
     """A process ended badly: the first one by time that does not merely complain about another."""
-    ends = [pod for pod in _by_end(ending.pods) if _exit_code(pod) not in (None, 0)]
-    if not ends:
-        return None
-    causes = [pod for pod in ends if not _complains_of_peer(pod)]
-    pod = (causes or ends)[0]
-    reason = names.REASON_KILLED if _exit_code(pod) == ExitCode.KILLED else names.REASON_SOFTWARE_ERROR
-    if not causes:
-        reason = names.REASON_PEER_LOST
-    return _failed(ending, pod, reason, fallback=f"exit code {_exit_code(pod)}")
+    if causes := culprits(ending):
+        return blame(ending, causes[0])
+    if ends := _ended_badly(ending):
+        return _failed(ending, ends[0], names.REASON_PEER_LOST, fallback=f"exit code {exit_code(ends[0])}")
+    return None
+
+
+def culprits(ending: Ending) -> list[Pod]:
+    """Pods that ended badly by themselves, first to end first."""
+    return [pod for pod in _ended_badly(ending) if not pod.disrupted and not _complains_of_peer(pod)]
+
+
+def blame(ending: Ending, pod: Pod) -> Outcome:
+    """This pod's process failed, by itself."""
+    code = exit_code(pod)
+    reason = names.REASON_KILLED if code == ExitCode.KILLED else names.REASON_SOFTWARE_ERROR
+    return _failed(ending, pod, reason, fallback=f"exit code {code}")
+
+
+def _ended_badly(ending: Ending) -> list[Pod]:
+    return [pod for pod in _by_end(ending.pods) if exit_code(pod) not in (None, 0)]
 
 
 def _failed(ending: Ending, pod: Pod, reason: str, *, retry: bool = True, fallback: str = "") -> Outcome:
@@ -174,7 +200,8 @@ def _finished_at(pod: Pod) -> datetime:
     return (pod.terminated.finished_at if pod.terminated else None) or _DISTANT_FUTURE
 
 
-def _exit_code(pod: Pod) -> int | None:
+def exit_code(pod: Pod) -> int | None:
+    """Of the pod's container, once it has ended."""
     return pod.terminated.exit_code if pod.terminated else None
 
 
@@ -182,7 +209,7 @@ def _complains_of_peer(pod: Pod) -> bool:
     report = pod.terminated.report if pod.terminated else None
     if report:
         return report.reason in (Reason.PEER_LOST, Reason.ASKED_TO_LEAVE)
-    return pod.deleting and _exit_code(pod) in (ExitCode.ASKED_TO_LEAVE, ExitCode.KILLED, 143)
+    return pod.deleting and exit_code(pod) in (ExitCode.ASKED_TO_LEAVE, ExitCode.KILLED, 143)
 
 
 def _saved(pod: Pod) -> str:

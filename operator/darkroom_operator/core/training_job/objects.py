@@ -1,6 +1,7 @@
 """Desired children of a TrainingJob: one pure function per object."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,12 @@ def image_of(spec: TrainingJobSpec, profile: Profile) -> str | None:
     return spec.container.image if spec.container else profile.image
 
 
+def priority_class_of(spec: TrainingJobSpec, profile: Profile) -> str | None:
+    """The job's priority class, else the profile's."""
+    asked = spec.scheduling.priority_class_name if spec.scheduling else None
+    return asked or profile.priority_class_name
+
+
 def service(owner: Owner, spec: TrainingJobSpec) -> Object:
     """Gives every pod a name before it is ready: rank 0 must resolve while all still wait for it."""
     return {
@@ -65,10 +72,12 @@ def service(owner: Owner, spec: TrainingJobSpec) -> Object:
     }
 
 
-def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
+def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int, avoid: Sequence[str] = ()) -> Object:
     """One attempt: an Indexed Job whose first failed pod ends the whole gang (backoffLimit 0)."""
     labels = _labels(owner, spec) | {names.LABEL_ATTEMPT: str(attempt)}
     pod = _pod_spec(owner, spec, profile, attempt=attempt)
+    if avoid:
+        pod["affinity"] = _elsewhere(avoid)
     template_meta: Object = {"labels": labels}
     if profile.annotations:
         template_meta["annotations"] = dict(profile.annotations)
@@ -132,25 +141,40 @@ def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt:
         pod["subdomain"] = service_name(owner)
     optional: Object = {
         "serviceAccountName": profile.service_account_name,
-        "priorityClassName": profile.priority_class_name,
+        "priorityClassName": priority_class_of(spec, profile),
         "schedulerName": profile.scheduler_name,
         "runtimeClassName": profile.runtime_class_name,
         "nodeSelector": dict(profile.node_selector),
         "tolerations": [toleration.to_wire() for toleration in profile.tolerations],
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
+        "resourceClaims": [
+            {"name": claim.name, "resourceClaimTemplateName": claim.resource_claim_template_name}
+            for claim in profile.resource_claims
+        ],
     }
     return pod | {key: value for key, value in optional.items() if value}
 
 
+def _elsewhere(nodes: Sequence[str]) -> Object:
+    """Rather not on these nodes; a job that fits nowhere else still runs there.
+
+    By the node's name: the label kubernetes.io/hostname is another on some platforms.
+    """
+    others = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    term = {"weight": 100, "preference": {"matchFields": others}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
 def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> Object:
     resources = profile.resources_for(spec.resources_per_node)
+    claims = {"claims": [{"name": claim.name} for claim in profile.resource_claims]} if profile.resource_claims else {}
     container: Object = {
         "name": MAIN_CONTAINER,
         "image": image_of(spec, profile),
         "imagePullPolicy": profile.image_pull_policy,
         "env": _env(owner, spec, profile, attempt=attempt),
         "volumeMounts": _mounts(spec),
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": resources, "limits": resources} | claims,
         "terminationMessagePath": names.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {

@@ -77,6 +77,10 @@ class Job:
     uid: str
     attempt: int
     created_at: datetime
+    started_at: datetime | None = None
+    """When the Job controller began to make pods; anew after each time that the Job itself was suspended."""
+    suspended: bool = False
+    """By a queueing system: the operator never suspends a Job."""
     deleting: bool = False
     failing: bool = False
     """FailureTarget is set: the outcome is known, pods are still ending."""
@@ -152,6 +156,11 @@ def observe(facts: Facts) -> Observed:
     )
 
 
+def is_managed_here(body: Body) -> bool:
+    """Whether a TrainingJob is for this operator; spec.managedBy may give it to another controller."""
+    return (body.get("spec") or {}).get("managedBy") in (None, names.CONTROLLER)
+
+
 def _belongs(body: Body, uid: str) -> bool:
     """Ours by UID: an earlier job of the same name may still have children on their way out."""
     return bool(body["metadata"].get("labels", {}).get(names.LABEL_JOB_UID) == uid)
@@ -190,6 +199,8 @@ def _job(body: Body) -> Job:
         uid=meta["uid"],
         attempt=_attempt(body),
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+        started_at=parse_time((body.get("status") or {}).get("startTime")),
+        suspended=bool((body.get("spec") or {}).get("suspend")),
         deleting="deletionTimestamp" in meta,
         failing="FailureTarget" in true,
         ended=ended,

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
+from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job import objects, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
@@ -31,7 +32,7 @@ def plan(facts: Facts) -> Plan:
     if seen.spec is None:
         return _say(seen, status.stalled(names.REASON_INVALID_SPEC, "; ".join(seen.problems)))
     record = bring_up_to_date(seen, seen.spec)
-    for decide in (_ended_for_good, _past_deadline, _suspended, _refused, _impossible, _under_way):
+    for decide in (_ended_for_good, _past_deadline, _suspended, _late_to_start, _refused, _impossible, _under_way):
         if decision := decide(seen, seen.spec, record):
             return decision
     return _start_attempt(seen, seen.spec, record)
@@ -47,7 +48,10 @@ def _ended_for_good(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pl
     if ended.result != FAILED:
         return None
     if not ended.retry:
-        return _say(seen, status.failed(ended.reason, ended.message), record)
+        reason = names.REASON_RESTART_RULE if ended.by_rule else ended.reason
+        return _say(seen, status.failed(reason, ended.message), record)
+    if ended.free:
+        return None
     spent = record.status.restarts or 0
     if spent >= spec.restart.max_restarts:
         message = f"restarts exhausted ({spent} of {spec.restart.max_restarts}); last: {ended.reason}: {ended.message}"
@@ -84,6 +88,38 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     return _say(seen, stopping, record, delete=_unfinished_jobs(seen))
 
 
+def _late_to_start(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """Not every pod runs in time. The verdict is stored first, then the Job goes; once its pods are gone, that is its end."""
+    attempt = record.running
+    if attempt is None:
+        return None
+    reason = names.REASON_STARTUP_DEADLINE_EXCEEDED
+    verdict_is_stored = attempt.reason == reason
+    if not verdict_is_stored:
+        left = _seconds_to_start(seen, spec, attempt)
+        if left is None or left > 0:
+            return None
+        obstacle = status.of_attempt(seen, spec, attempt)
+        words = (
+            f"startupDeadlineSeconds ({spec.startup_deadline_seconds}) passed: {obstacle.reason}: {obstacle.message}"
+        )
+        attempt.reason, attempt.message = reason, words[:1024]
+    phase = status.pending(f"attempt {attempt.number} is being ended; {attempt.message}", reason)
+    if verdict_is_stored:
+        return _say(seen, phase, record, delete=_unfinished_jobs(seen))
+    return _say(seen, phase, record, wait=0.0)
+
+
+def _seconds_to_start(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> float | None:
+    """Seconds until the startup deadline; None where there is none, or where it cannot be missed any more."""
+    job = seen.jobs.get(attempt.number)
+    if spec.startup_deadline_seconds is None or attempt.running_time or job is None:
+        return None
+    if job.deleting or job.failing or job.suspended:
+        return None
+    return spec.startup_deadline_seconds - (seen.now - (job.started_at or job.created_at)).total_seconds()
+
+
 def _refused(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan | None:
     """The API server said no to the last try; the shell tries again later, with growing pauses."""
     if seen.refusal is None:
@@ -102,14 +138,22 @@ def _impossible(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan |
         known = ", ".join(seen.profile_names) or "none"
         message = f"spec.profile: there is no profile {spec.profile!r}; known profiles: {known}"
         return _say(seen, status.stalled(names.REASON_PROFILE_NOT_FOUND, message), record)
-    if seen.profile.max_nodes is not None and spec.num_nodes > seen.profile.max_nodes:
-        message = (
-            f"spec.numNodes: {spec.num_nodes} is more than profile {spec.profile!r} allows ({seen.profile.max_nodes})"
-        )
-        return _say(seen, status.stalled(names.REASON_LIMIT_EXCEEDED, message), record)
-    if objects.image_of(spec, seen.profile) is None:
-        message = f"profile {spec.profile!r} names no trainer image"
-        return _say(seen, status.stalled(names.REASON_PROFILE_NOT_FOUND, message), record)
+    if obstacle := _against_profile(spec, seen.profile):
+        return _say(seen, status.stalled(*obstacle), record)
+    return None
+
+
+def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str] | None:
+    """Reason and message, where the job and its profile do not go together."""
+    if profile.max_nodes is not None and spec.num_nodes > profile.max_nodes:
+        message = f"spec.numNodes: {spec.num_nodes} is more than profile {spec.profile!r} allows ({profile.max_nodes})"
+        return names.REASON_LIMIT_EXCEEDED, message
+    if (priority := objects.priority_class_of(spec, profile)) and priority not in profile.allowed_priorities:
+        allowed = ", ".join(profile.allowed_priorities) or "none"
+        message = f"spec.scheduling.priorityClassName: profile {spec.profile!r} does not allow {priority!r}; allowed: {allowed}"
+        return names.REASON_PRIORITY_NOT_ALLOWED, message
+    if objects.image_of(spec, profile) is None:
+        return names.REASON_PROFILE_NOT_FOUND, f"profile {spec.profile!r} names no trainer image"
     return None
 
 
@@ -120,11 +164,11 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     job = seen.jobs.get(record.running.number)
     healthy = job is not None and not job.deleting and not job.failing
     create, apply = _service(seen, spec) if healthy else ((), ())
-    wait = _seconds_left(seen, spec, record)
+    waits = [_seconds_left(seen, spec, record), _seconds_to_start(seen, spec, record.running)]
     if healthy and job and not seen.pods_of(record.running.number):
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
-        if due > 0:
-            wait = min(wait, due) if wait is not None else due
+        waits.append(due if due > 0 else None)
+    wait = min((seconds for seconds in waits if seconds is not None), default=None)
     return _say(seen, phase, record, create=create, apply=apply, wait=wait)
 
 
@@ -150,7 +194,7 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
         raise ValueError("an attempt needs a profile; _impossible comes first")
     owner = _owner(seen)
     create, apply = _service(seen, spec)
-    job = objects.job(owner, spec, seen.profile, attempt=number)
+    job = objects.job(owner, spec, seen.profile, attempt=number, avoid=seen.status.avoided_nodes or ())
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
         for past in sorted(seen.jobs)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress, TrainingJobStatus
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.training_job.avoidance import avoided_nodes
 from darkroom_operator.core.training_job.failures import (
     DISRUPTED,
     FAILED,
@@ -20,6 +22,7 @@ from darkroom_operator.core.training_job.failures import (
 )
 from darkroom_operator.core.training_job.objects import Owner, run_folder
 from darkroom_operator.core.training_job.observe import Job, Observed, Pod
+from darkroom_operator.core.training_job.restart_rules import obey
 
 RUNNING = "Running"
 KEPT_ATTEMPTS = 10
@@ -55,7 +58,9 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
     suspending = spec.suspend and (job is None or job.deleting or job.ended != "Complete")
-    outcome = classify(Ending(job=job, pods=pods, number=newest.number, suspending=suspending))
+    late = newest.message if newest.reason == names.REASON_STARTUP_DEADLINE_EXCEEDED else None
+    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, late=late)
+    outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)
 
@@ -83,6 +88,8 @@ def _close(
     end = (job.ended_at if job else None) or seen.now
     attempt.result, attempt.reason, attempt.message = outcome.result, outcome.reason, outcome.message  # type: ignore[assignment]
     attempt.end_time = timestamp(end)
+    attempt.node = outcome.failure.node if outcome.failure else None
+    status.avoided_nodes = avoided_nodes(status.attempts or []) or None
     status.disruptions = (status.disruptions or 0) + (outcome.result == DISRUPTED)
     if outcome.result == FAILED:
         status.failure = outcome.failure
@@ -156,7 +163,7 @@ def _charge(spec: TrainingJobSpec, status: TrainingJobStatus, profile: Profile, 
 
 
 def backoff_seconds(spec: TrainingJobSpec, status: TrainingJobStatus) -> float:
-    """Wait before the next attempt: doubled with each in a row that ended within ten minutes, up to ten minutes.
+    """Wait before the next attempt: doubled with each in a row that ended within ten minutes, up to maxBackoffSeconds.
 
     The first disruption in a row costs no wait: the fault was not the training's, and the next node may be free now.
     """
@@ -169,7 +176,8 @@ def backoff_seconds(spec: TrainingJobSpec, status: TrainingJobStatus) -> float:
             break
         row += 1
     row = max(row, 1) - (ended[-1].result == DISRUPTED)
-    return min(600.0, spec.restart.backoff_seconds * 2.0 ** (row - 1)) if row else 0.0
+    restart = spec.restart
+    return min(float(restart.max_backoff_seconds), restart.backoff_seconds * 2.0 ** (row - 1)) if row else 0.0
 
 
 def _lasted(attempt: Attempt) -> float:

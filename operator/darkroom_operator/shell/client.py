@@ -205,13 +205,13 @@ class Client:
                 self._server + path,
                 data=None if body is None else json.dumps(body),
                 params=query,
-                headers={"Content-Type": content, "Accept": "application/json"},
+                headers={"Content-Type": content, "Accept": "application/json, application/jwk-set+json"},
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
             ) as response:
                 self._on_request(verb.lower(), resource.plural, response.status)
                 if response.status >= 400:
                     raise await _error(response)
-                answer: Object = await response.json(content_type=None)  # key sets have a type of their own
+                answer: Object = await response.json(content_type=None)  # a key set has a type of its own
                 return answer
         except (aiohttp.ClientError, TimeoutError) as error:
             self._on_request(verb.lower(), resource.plural, 0)

@@ -134,7 +134,7 @@ def helm() -> str:
 
 def install_order(obj: Object) -> tuple[int, str, str]:
     """What others need comes first."""
-    kinds = ["CustomResourceDefinition", "ServiceAccount", "ConfigMap", "ClusterRole", "ClusterRoleBinding"]
+    kinds = ["CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole", "ClusterRoleBinding"]
     kind = obj["kind"]
     return (kinds.index(kind) if kind in kinds else len(kinds), kind, obj["metadata"]["name"])
 

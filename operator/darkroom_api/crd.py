@@ -31,7 +31,7 @@ COLUMNS = (
     ("Nodes", "string", ".status.nodes", 0, "Running pods of those wanted"),
     ("Progress", "integer", ".status.progress.percent", 0, "Percent of the steps done"),
     ("Metric", "string", ".status.best.value", 0, "Best value of the metric that the model is chosen by"),
-    ("ETA", "integer", ".status.progress.etaSeconds", 0, "Seconds to the end"),
+    ("ETA", "string", ".status.progress.eta", 0, "Time to the end, with its range"),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation"),
     ("Attempt", "integer", ".status.attempt", 1, "Number of the newest attempt"),
     ("Restarts", "integer", ".status.restarts", 1, "Attempts that spent maxRestarts"),

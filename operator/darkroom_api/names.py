@@ -23,6 +23,10 @@ ENV_CONFIG = "DARKROOM_CONFIG"  # JSON of TrainerConfig, for the built-in traine
 ENV_CPU_LIMIT = "DARKROOM_CPU_LIMIT"  # the pod's CPU limit in whole cores, rounded up
 ENV_POD_IP = "DARKROOM_POD_IP"
 ENV_TERMINATION_LOG = "DARKROOM_TERMINATION_LOG"  # file whose text becomes the termination message
+ENV_REPORT_URL = "DARKROOM_REPORT_URL"  # where live reports are posted; absent: this operator takes none
+ENV_REPORT_CA = "DARKROOM_REPORT_CA"  # PEM of the authority that signed the certificate of that URL
+ENV_REPORT_TOKEN_FILE = "DARKROOM_REPORT_TOKEN_FILE"  # noqa: S105 - a file of a bearer token; kubelet renews it within the hour
+REPORT_AUDIENCE = f"{GROUP}/report"  # of that token: it opens nothing else
 
 # Users may not set these: the operator does, and a second opinion would break the rendezvous.
 RESERVED_ENV_PREFIXES = ("PET_", "DARKROOM_", "TORCHELASTIC_")
@@ -44,6 +48,7 @@ RESERVED_ENV_NAMES = (
 DATA_DIR = "/darkroom/data"
 WEIGHTS_DIR = "/darkroom/weights"
 RUNS_DIR = "/darkroom/runs"
+REPORT_TOKEN_DIR = "/var/run/secrets/darkroom.dev"  # noqa: S105
 TERMINATION_LOG = "/dev/termination-log"
 RENDEZVOUS_PORT = 29400
 MASTER_PORT = 29500

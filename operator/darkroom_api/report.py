@@ -1,6 +1,7 @@
-"""What a trainer says: its exit code, and the termination message that kubelet keeps in the pod's status.
+"""What a trainer says: its exit code, the termination message that kubelet keeps in the pod's status, and live reports.
 
-The protocol is open to any container. A trainer that writes no message is judged by its exit code alone.
+The protocol is open to any container. A trainer that writes no message is judged by its exit code alone, and live reports
+carry nothing that the operator needs to get a job done (docs/guides/reporting.md).
 Exit codes follow sysexits.h where it has one (65 EX_DATAERR, 70 EX_SOFTWARE, 75 EX_TEMPFAIL, 78 EX_CONFIG).
 """
 
@@ -55,6 +56,7 @@ TIME_BUCKETS = (
 """Buckets of a trainer's wall clock, in seconds; they sum to the process's life."""
 
 MAX_MESSAGE_BYTES = 3500  # kubelet cuts at 4096 bytes, which would break the JSON
+MAX_REPORT_BYTES = 32 * 1024  # a live report has about 1 kB; the operator reads no more than this
 _MAX_TEXT = 1024
 
 
@@ -101,14 +103,10 @@ class Artifact(Model):
     sha256: Annotated[str | None, Field(max_length=64)] = None
 
 
-class TerminationMessage(Model):
-    """Written by each node's launcher when it ends; JSON of at most MAX_MESSAGE_BYTES."""
+class Standing(Model):
+    """How far a training is: what the live report and the termination message have in common."""
 
     version: Annotated[int, Field(ge=1, le=1000)] = 1
-    reason: Reason
-    exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-    rank: Count | None = None
-    """Global rank of the process that ended first, where one failed."""
     epoch: Count = 0
     """Epochs finished."""
     epochs: Count = 0
@@ -119,12 +117,10 @@ class TerminationMessage(Model):
     images_per_second: Annotated[str | None, Field(max_length=24)] = None
     metrics: Annotated[list[Metric], Field(max_length=16)] = []
     best: Best | None = None
-    checkpoint: Artifact | None = None
     checkpoint_step: Count | None = None
     """Step of the newest checkpoint on disk."""
     resumed_step: Count | None = None
     """Step of the checkpoint that this attempt began from; None: it began at the beginning."""
-    model: Artifact | None = None
     time: Annotated[
         dict[
             Annotated[str, Field(pattern=r"^[A-Za-z]{1,32}$")],
@@ -133,6 +129,17 @@ class TerminationMessage(Model):
         Field(max_length=16),
     ] = {}
     """Seconds in each of TIME_BUCKETS, of this attempt."""
+
+
+class TerminationMessage(Standing):
+    """Written by each node's launcher when it ends; JSON of at most MAX_MESSAGE_BYTES."""
+
+    reason: Reason
+    exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+    rank: Count | None = None
+    """Global rank of the process that ended first, where one failed."""
+    checkpoint: Artifact | None = None
+    model: Artifact | None = None
     error: Head | None = None
     """Class and first line of the error."""
     log_tail: Tail | None = None
@@ -165,3 +172,50 @@ class TerminationMessage(Model):
             return cls.model_validate_json(text or "", strict=False, extra="ignore")
         except ValidationError:
             return None
+
+
+class LiveReport(Standing):
+    """Posted by rank 0 while it trains, to the URL in its environment; JSON of at most MAX_REPORT_BYTES."""
+
+    sequence: Count
+    """Grows with each report of an attempt; one that is not newer than the last is ignored."""
+    eta_seconds: Count | None = None
+    """Seconds to the end of the schedule at the present speed."""
+    eta_low_seconds: Count | None = None
+    """The same at the speed of its best moments ..."""
+    eta_high_seconds: Count | None = None
+    """... and of its worst."""
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Self:
+        """ValueError names each field that is wrong; fields of a newer trainer are passed over."""
+        try:
+            return cls.model_validate_json(text, strict=False, extra="ignore")
+        except ValidationError as error:
+            places = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+            raise ValueError("; ".join(f"{place}: {said}" if place else said for place, said in places)) from error
+
+
+class Action(StrEnum):
+    """What the operator wants of a training, said in its answer to a live report."""
+
+    CONTINUE = "continue"
+    YIELD = "yield"  # save and leave with ASKED_TO_LEAVE: the pods are needed elsewhere, or the job is suspended
+    PRUNE = "prune"  # save and leave with DONE and reason Pruned: it is not worth going on
+    STOP = "stop"  # end the schedule here, and finish as after the last epoch: test, export, DONE with BudgetSpent
+
+
+class Reply(Model):
+    """The operator's answer to a live report."""
+
+    version: Annotated[int, Field(ge=1, le=1000)] = 1
+    action: Action = Action.CONTINUE
+    accepted: bool = True
+    """False: the report was older than one that is known, and was ignored; the action counts all the same."""
+    reason: Head | None = None
+    """Why, in a sentence."""
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Self:
+        """ValueError for anything else; an action of a newer operator counts as such."""
+        return cls.model_validate_json(text, strict=False, extra="ignore")

@@ -6,20 +6,26 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from darkroom_operator.core.training_job.plan import plan
+from darkroom_operator.core.types import Channel
 from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
+from darkroom_operator.shell.certificates import Certificates
 from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client, Resource
 from darkroom_operator.shell.endpoint import find_endpoint
+from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.reconcile import Caches, Reconciler
+from darkroom_operator.shell.reports import Reports
 from darkroom_operator.shell.settings import Settings
 from darkroom_operator.shell.store import Store
+from darkroom_operator.shell.tokens import Tokens
 
 log = logging.getLogger("darkroom")
 GOODBYE_SECONDS = 10.0
@@ -42,7 +48,10 @@ async def run(settings: Settings) -> None:
         pods=_caches(client, PODS, enqueue, settings),
         services=_caches(client, SERVICES, enqueue, settings),
     )
-    reconciler = Reconciler(client, store, caches, profiles, metrics, plan=plan, reporter=socket.gethostname())
+    inbox = Inbox()
+    reconciler = Reconciler(
+        client, store, caches, profiles, metrics, plan=plan, reporter=socket.gethostname(), inbox=inbox
+    )
     queue: KeyedQueue[Key] = KeyedQueue(reconciler, metrics, workers=settings.workers)
     reconciler.queue = queue
     activity = watch.StreamActivity(settings.namespaces)
@@ -58,6 +67,9 @@ async def run(settings: Settings) -> None:
         "resync": watch.resync(client, store, settings),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
+    if settings.reports_address:
+        reports = Reports(inbox, Tokens(client), caches, store, metrics, enqueue=enqueue, ready=health.ready)
+        parts |= _report_channel(client, reports, inbox, metrics, settings)
     kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
@@ -80,6 +92,19 @@ def _caches(client: Client, resource: Resource, enqueue: Callable[[Key], None], 
         Cache(client, resource, namespace, enqueue, settings, keep_departed=departed)
         for namespace in settings.namespaces or (None,)
     ]
+
+
+def _report_channel(
+    client: Client, reports: Reports, inbox: Inbox, metrics: observability.Metrics, settings: Settings
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """Certificate and server; pods are told the address once the server can prove who it is."""
+
+    def open_channel(authority: str) -> None:
+        inbox.channel = Channel(settings.reports_address, authority)
+
+    host = settings.reports_address.rpartition(":")[0]
+    certificates = Certificates(client, settings.reports_secret, host, metrics, open_channel)
+    return {"certificates": certificates.run(), "reports": reports.run(certificates, settings.reports_port)}
 
 
 def _observe(

@@ -42,6 +42,8 @@ def surface() -> Iterator[str]:
     yield from _section("rules of spec", (f"{path}: {message}" for path, message in _rules(SCHEMA["spec"], "spec")))
     yield from _section("status", _fields(SCHEMA["status"], "status."))
     yield from _section("termination message", _fields(structural(report.TerminationMessage)))
+    yield from _section("live report", _fields(structural(report.LiveReport)))
+    yield from _section("reply", _fields(structural(report.Reply)))
     yield from _section("exit codes", (f"{code.value} {code.name}" for code in report.ExitCode))
     yield from _section("reasons of a trainer", _values(report.Reason))
     yield from _section("time buckets", report.TIME_BUCKETS)

@@ -8,7 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from darkroom_api.report import MAX_MESSAGE_BYTES, TIME_BUCKETS, Artifact, Best, Metric, Reason, TerminationMessage
+from darkroom_api.report import (
+    MAX_MESSAGE_BYTES,
+    MAX_REPORT_BYTES,
+    TIME_BUCKETS,
+    Action,
+    Artifact,
+    Best,
+    LiveReport,
+    Metric,
+    Reason,
+    Reply,
+    Standing,
+    TerminationMessage,
+)
 
 KUBELET_LIMIT = 4096
 
@@ -143,8 +156,8 @@ def test_wire_form():
         error="ValueError: naïve",
     )
     assert said.encode() == (
-        '{"version":1,"reason":"SoftwareError","exitCode":70,"rank":1,"epoch":0,"epochs":0,"step":10,"steps":20,"metrics":[],'
-        '"best":{"metric":"val/top1","value":"0.93","epoch":2},"checkpoint":{"path":"checkpoints/10.pt"},"time":{"compute":1.5},'
+        '{"version":1,"epoch":0,"epochs":0,"step":10,"steps":20,"metrics":[],"best":{"metric":"val/top1","value":"0.93","epoch":2},'
+        '"time":{"compute":1.5},"reason":"SoftwareError","exitCode":70,"rank":1,"checkpoint":{"path":"checkpoints/10.pt"},'
         '"error":"ValueError: na\\u00efve"}'
     )
 
@@ -214,3 +227,52 @@ def test_foreign_messages(written: str, step: int):
 def test_a_trainer_cannot_misspell_a_field():
     with pytest.raises(ValidationError):
         message(steps_done=1)
+
+
+# --- Live reports ---
+
+
+def test_the_largest_report_is_small_enough_to_be_read():
+    common = {name: getattr(LARGEST, name) for name in Standing.model_fields}
+    eta = dict.fromkeys(("eta_seconds", "eta_low_seconds", "eta_high_seconds"), 2**53)
+    report = LiveReport(sequence=2**53, **common, **eta)
+    encoded = json.dumps(report.to_wire())
+    assert len(encoded) <= MAX_REPORT_BYTES
+    assert LiveReport.decode(encoded) == report
+
+
+def test_a_report_needs_a_sequence_and_nothing_else():
+    assert LiveReport.decode('{"sequence": 1}').step == 0
+
+
+def test_a_report_of_a_newer_trainer_is_read_as_far_as_it_goes():
+    assert LiveReport.decode('{"sequence": 1, "step": 7, "mood": "good", "version": 2}').step == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("step 7", "Invalid JSON", id="no JSON"),
+        pytest.param("[]", "should be an object", id="no object"),
+        pytest.param("{}", "sequence: ", id="no sequence"),
+        pytest.param('{"sequence": -1}', "sequence: ", id="negative"),
+        pytest.param('{"sequence": 1, "etaSeconds": "soon"}', "etaSeconds: ", id="no number"),
+        pytest.param('{"sequence": 1, "metrics": [{"name": "x"}]}', "metrics.0.value: ", id="half a metric"),
+        pytest.param('{"sequence": 1, "metrics": ' + str([{}] * 17) + "}", "metrics: ", id="too many"),
+        pytest.param('{"sequence": 1, "step": 1e300}', "step: ", id="too large"),
+    ],
+)
+def test_what_is_wrong_with_a_report_is_named(text, said):
+    with pytest.raises(ValueError, match=said):
+        LiveReport.decode(text)
+
+
+def test_a_reply_comes_back_as_itself():
+    said = Reply(action=Action.PRUNE, accepted=False, reason="enough")
+    assert Reply.decode(json.dumps(said.to_wire())) == said
+    assert Reply.decode("{}") == Reply()
+
+
+def test_an_action_of_the_future_is_no_action():
+    with pytest.raises(ValueError, match="action"):
+        Reply.decode('{"action": "dance"}')

@@ -55,7 +55,8 @@ def test_explain_tells_every_field(cluster: Cluster, crd: str) -> None:
 
 
 def test_install_yaml_is_accepted(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/install.yaml"))
+    for _ in range(2):
+        cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/install.yaml"))
     assert "default:" in cluster.kubectl("-n", "darkroom-system", "get", "cm", "darkroom-profiles", "-o", "yaml")
     everything_but_the_crd = "app.kubernetes.io/component!=crd"
     cluster.kubectl("delete", "--filename", str(ROOT / "deploy/install.yaml"), "--selector", everything_but_the_crd)
@@ -70,7 +71,11 @@ def test_install_upgrade_uninstall(cluster: Cluster, helm: Helm) -> None:
     cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/samples/digits.yaml"))
     check_rights(cluster, "system:serviceaccount:release:darkroom")
 
+    patch = ("patch", "secret", "darkroom-reports", "--type", "merge", "--field-manager", "darkroom-operator")
+    cluster.kubectl("-n", "release", *patch, "--patch", '{"data": {"tls.crt": "eA=="}}')
     helm.run("upgrade", *release, "--set", "log.level=DEBUG", "--set", "profiles.default.maxNodes=3")
+    secret = ("get", "secret", "darkroom-reports", "-o", "jsonpath={.data}")
+    assert cluster.kubectl("-n", "release", *secret) == '{"tls.crt":"eA=="}'  # the operator's, whatever Helm does
     deployment = json.loads(cluster.kubectl("-n", "release", "get", "deployment", "darkroom", "-o", "json"))
     variables = {e["name"]: e.get("value", "") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables["DARKROOM_LOG_LEVEL"] == "DEBUG"
@@ -96,6 +101,8 @@ def check_rights(cluster: Cluster, account: str) -> None:
         except ClusterError:
             return False  # "no" comes with exit code 1
 
+    own = ("auth", "can-i", "patch", "secret/darkroom-reports", "--as", account, "--namespace", "release")
+    assert cluster.kubectl(*own).strip() == "yes"
     assert may("create", "jobs.batch") and may("patch", "trainingjobs.darkroom.dev/status")
     assert not any(may(verb, "secrets") for verb in ("get", "list", "watch", "create"))
     assert not any(may(verb, "pods") for verb in ("create", "delete", "patch"))

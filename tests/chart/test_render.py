@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from darkroom_api import names
 from darkroom_operator.core.profile import Profile, parse_profiles
 from darkroom_operator.shell.settings import Settings
 from tests.chart.conftest import CHART, NAMESPACE, Helm, Object, Render, only
@@ -56,7 +57,8 @@ def rights(role: Object) -> dict[tuple[str, str], set[str]]:
 
 @pytest.mark.parametrize("values", MODES)
 def test_no_role_has_a_wildcard_or_touches_secrets_or_creates_pods(render: Render, values: Object) -> None:
-    for role in [o for o in render(**values) if o["kind"] in ("Role", "ClusterRole")]:
+    objects = [o for o in render(**values) if not o["metadata"]["name"].endswith("-reports")]
+    for role in [o for o in objects if o["kind"] in ("Role", "ClusterRole")]:
         for (group, resource), verbs in rights(role).items():
             assert "*" not in (group, resource, *verbs)
             assert resource not in ("secrets", "serviceaccounts", "customresourcedefinitions")
@@ -64,7 +66,7 @@ def test_no_role_has_a_wildcard_or_touches_secrets_or_creates_pods(render: Rende
 
 
 def test_a_list_of_namespaces_means_roles_there_and_none_for_the_cluster(render: Render) -> None:
-    objects = render(watchNamespaces=["vision", "speech"])
+    objects = render(watchNamespaces=["vision", "speech"], reports={"enabled": False})
     assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == {"vision", "speech"}
     assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == {"vision", "speech"}
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
@@ -76,6 +78,53 @@ def test_bindings_name_the_service_account(render: Render) -> None:
     (subject,) = only(objects, "ClusterRoleBinding")["subjects"]
     account = only(objects, "ServiceAccount")["metadata"]
     assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"]) == ("darkroom", NAMESPACE)
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_one_secret_is_the_operators_own_by_name_and_without_data(render: Render, values: Object) -> None:
+    objects = render(**values)
+    name = f"{values.get('fullnameOverride', 'darkroom')}-reports"
+    secret, role = only(objects, "Secret"), only(objects, "Role", name)
+    assert (secret["metadata"]["name"], secret["type"]) == (name, "Opaque")
+    assert "data" not in secret and "stringData" not in secret  # or Helm and the operator fight over it
+    own = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": ["get", "patch"]}
+    assert role["rules"] == [own]
+    assert role["metadata"]["namespace"] == secret["metadata"]["namespace"] == NAMESPACE
+    (subject,) = only(objects, "RoleBinding", name)["subjects"]
+    assert subject["name"] == only(objects, "ServiceAccount")["metadata"]["name"]
+    settings = Settings.from_environment(environment(objects))
+    assert settings.reports_secret == f"{NAMESPACE}/{name}"
+    service = only(objects, "Service")
+    (port,) = [p for p in service["spec"]["ports"] if p["name"] == "reports"]
+    assert settings.reports_address == f"{service['metadata']['name']}.{NAMESPACE}.svc:{port['port']}"
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "reports", "containerPort": settings.reports_port} in container["ports"]
+
+
+def test_without_reports_there_is_nothing_of_them(render: Render) -> None:
+    objects = render(reports={"enabled": False}, networkPolicy={"enabled": True})
+    assert not [o for o in objects if o["kind"] in ("Secret", "Role")]
+    assert not [name for name in environment(objects) if "REPORTS" in name]
+    assert [port["name"] for port in only(objects, "Service")["spec"]["ports"]] == ["metrics"]
+    assert len(only(objects, "NetworkPolicy")["spec"]["ingress"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("watched", "namespaces"),
+    [
+        pytest.param([], {}, id="whole cluster"),
+        pytest.param(
+            ["vision"],
+            {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["vision"]}]},
+            id="one namespace",
+        ),
+    ],
+)
+def test_training_pods_alone_reach_the_reports(render: Render, watched: list[str], namespaces: Object) -> None:
+    policy = only(render(networkPolicy={"enabled": True}, watchNamespaces=watched), "NetworkPolicy")["spec"]
+    (rule,) = [rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "reports"]
+    pods = {"matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}
+    assert rule["from"] == [{"podSelector": pods, "namespaceSelector": namespaces}]
 
 
 def environment(objects: list[Object]) -> dict[str, str]:

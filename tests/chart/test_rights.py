@@ -1,5 +1,9 @@
 """The chart's rights are enough: the real operator works with its service account's token, and nothing is forbidden to it."""
 
+import base64
+import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import yaml
 from localcluster import Cluster
 from tests.chart.conftest import CHART, ROOT, Helm
 from tests.kube import Kube, eventually
-from tests.operator_process import OperatorProcess
+from tests.operator_process import OperatorProcess, free_port
 
 pytestmark = pytest.mark.cluster
 PROFILES = 'default: {image: "localhost/trainer:test"}'
@@ -30,8 +34,18 @@ def test_the_operator_works_with_the_rights_of_the_chart(
     profiles = tmp_path / "profiles.yaml"
     profiles.write_text(PROFILES)
     kubeconfig = as_service_account(cluster, mode, tmp_path / "kubeconfig")
-    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=",".join(watched))
+    port = free_port()
+    operator = OperatorProcess(
+        kubeconfig,
+        profiles,
+        tmp_path / "operator.log",
+        DARKROOM_NAMESPACES=",".join(watched),
+        DARKROOM_REPORTS_ADDRESS=f"127.0.0.1:{port}",
+        DARKROOM_REPORTS_PORT=str(port),
+        DARKROOM_REPORTS_SECRET=f"{mode}/darkroom-reports",
+    )
     with operator:
+        checks_tokens(Kube(cluster.kubeconfig), mode, port, kubeconfig)
         live(Kube(cluster.kubeconfig), mode)
         assert operator.fetch("/healthz")[0] == 200
         assert 'code="403"' not in operator.fetch("/metrics")[1]
@@ -48,6 +62,33 @@ def as_service_account(cluster: Cluster, namespace: str, file: Path) -> Path:
     }
     file.write_text(yaml.safe_dump(config))
     return file
+
+
+def checks_tokens(kube: Kube, namespace: str, port: int, kubeconfig: Path) -> None:
+    """It fills its Secret, and reads the keys that the cluster publishes: the token is found to be for somebody else."""
+
+    def filled() -> Any:
+        return (kube.get("Secret", namespace, "darkroom-reports") or {}).get("data")
+
+    authority = base64.b64decode(eventually(filled, what="a certificate")["ca.crt"]).decode()
+    token = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]["token"]
+
+    def answer() -> tuple[int, str]:
+        tls = ssl.create_default_context(cadata=authority)
+        url = f"https://127.0.0.1:{port}/v1/training-jobs/x/attempts/1/reports"
+        headers = {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(url, b"{}", headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, context=tls, timeout=20) as response:  # noqa: S310
+                return response.status, ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    code, text = eventually(lambda: (found := answer())[0] and found, what="the report server")
+    assert (code, "Audience" in text) == (401, True), text
 
 
 def live(kube: Kube, namespace: str) -> None:

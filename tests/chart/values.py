@@ -36,6 +36,7 @@ EVERYTHING = {
     "crds": {"install": True, "keep": False},
     "serviceAccount": {"name": "trains", "annotations": {"example.com/a": "b"}},
     "log": {"level": "DEBUG", "format": "plain"},
+    "reports": {"enabled": True},
     "metrics": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},

@@ -15,6 +15,7 @@ from darkroom_operator.core.training_job.objects import (
     service,
     trainer_config,
 )
+from darkroom_operator.core.types import Channel
 
 OWNER = Owner(name="flowers", namespace="vision", uid="0123456789abcdef")
 LABELS = {
@@ -329,3 +330,37 @@ def test_priority(scheduling, expected):
 def test_a_wrong_profile_is_named(text, words):
     with pytest.raises(ValueError, match=words):
         parse_profiles(text)
+
+
+def test_a_pod_with_a_channel_gets_an_address_an_authority_and_a_token_that_opens_nothing_else():
+    there = Channel("darkroom.darkroom-system.svc:8443", "PEM")
+    with_it = job(OWNER, spec(container=CONTAINER), PROFILE, attempt=3, channel=there)
+    without = job(OWNER, spec(container=CONTAINER), PROFILE, attempt=3)
+    pod, plain = (made["spec"]["template"]["spec"] for made in (with_it, without))
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["volumes"][len(plain["volumes"]) :] == [
+        {
+            "name": "report",
+            "projected": {
+                "sources": [
+                    {
+                        "serviceAccountToken": {
+                            "path": "token",
+                            "audience": "darkroom.dev/report",
+                            "expirationSeconds": 3600,
+                        }
+                    }
+                ]
+            },
+        }
+    ]
+    container, bare = pod["containers"][0], plain["containers"][0]
+    assert container["volumeMounts"][len(bare["volumeMounts"]) :] == [
+        {"name": "report", "mountPath": "/var/run/secrets/darkroom.dev", "readOnly": True}
+    ]
+    url = "https://darkroom.darkroom-system.svc:8443/v1/training-jobs/0123456789abcdef/attempts/3/reports"
+    assert container["env"][len(bare["env"]) :] == [
+        {"name": "DARKROOM_REPORT_URL", "value": url},
+        {"name": "DARKROOM_REPORT_CA", "value": "PEM"},
+        {"name": "DARKROOM_REPORT_TOKEN_FILE", "value": "/var/run/secrets/darkroom.dev/token"},
+    ]

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from darkroom_operator.core.training_job import live
 from darkroom_operator.core.training_job.plan import plan
 from tests.core.world import INDEX, World
 
@@ -93,6 +94,25 @@ class Life(RuleBasedStateMachine):
     def somebody_deletes_a_job(self, data):
         name = data.draw(st.sampled_from(sorted(self.world.jobs)))
         self.world._delete("Job", name, self.world.jobs[name]["metadata"]["uid"])
+
+    @rule(attempt=st.integers(1, 4), step=st.integers(0, 100), saved=st.sampled_from([None, 0, 50]))
+    def the_trainer_reports(self, attempt, step, saved):
+        self.world.report(attempt, step=step, epoch=step // 10, checkpoint_step=saved, time={"compute": 9.0})
+
+    @rule()
+    def the_operator_forgets_the_reports(self):
+        self.world.live = None
+
+    @rule()
+    def the_trainer_obeys(self):
+        for name, job in self.world.jobs.items():
+            attempt = int(job["metadata"]["labels"]["darkroom.dev/attempt"])
+            if live.reply(self.world.body, attempt, accepted=True).action == "yield":
+                for pod in self.world.pods_of(name):
+                    if pod["status"]["phase"] == "Running":
+                        self.world.end(name, int(pod["metadata"]["labels"][INDEX]), 75)
+                        break
+                break
 
     @rule()
     def somebody_deletes_the_services(self):

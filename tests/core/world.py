@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from darkroom_api import names
-from darkroom_api.report import Reason, TerminationMessage
+from darkroom_api.report import LiveReport, Reason, TerminationMessage
 from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.plan import plan
-from darkroom_operator.core.types import Children, Event, Facts, Plan, Refusal
+from darkroom_operator.core.types import Channel, Children, Event, Facts, Live, Plan, Refusal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 VISION = {"data": {"claim": "digits"}, "model": {"architecture": "resnet18"}}
@@ -42,6 +42,8 @@ class World:
         self.departed: set[str] = set()
         self.services: dict[str, dict[str, Any]] = {}
         self.refusal: Refusal | None = None
+        self.live: Live | None = None
+        self.channel: Channel | None = None
         self.events: list[Event] = []
         self.patches: list[dict[str, Any]] = []
         self.created: list[str] = []
@@ -57,7 +59,7 @@ class World:
             services=tuple(self.services.values()),
             departed=frozenset(self.departed),
         )
-        return Facts(self.body, children, self.now, self.profiles, self.refusal)
+        return Facts(self.body, children, self.now, self.profiles, self.refusal, self.live, self.channel)
 
     def look(self) -> Plan:
         """One plan, carried out."""
@@ -121,6 +123,12 @@ class World:
     def _patch(self, status: dict[str, Any]) -> None:
         self.patches.append(status)
         self.body["status"] = copy.deepcopy(status)
+
+    def report(self, attempt: int = 1, **fields: Any) -> None:
+        """A live report comes in."""
+        sequence = self.live.report.sequence + 1 if self.live else 1
+        report = LiveReport(sequence=sequence, **({"step": 10, "steps": 100, "epochs": 10} | fields))
+        self.live = Live(self.body["metadata"]["uid"], attempt, self.now, report)
 
     # --- the cluster's part ---
 

@@ -108,6 +108,15 @@ def test_without_the_crd_it_says_so_and_ends(start, proxy):
     assert "the CRD trainingjobs.darkroom.dev is not installed" in operator.log.read_text()
 
 
+def test_without_the_secret_for_its_certificate_it_works_and_pods_get_no_address(start, kube, namespace):
+    operator = start(reports_address="127.0.0.1:1", reports_secret=f"{namespace}/none")
+    apply(kube, namespace)
+    served(kube, namespace)
+    (container,) = kube.get("Job", namespace, "flowers-1")["spec"]["template"]["spec"]["containers"]
+    assert names.ENV_REPORT_URL not in {variable["name"] for variable in container["env"]}
+    assert "no certificate for live reports, which training does without" in operator.log.read_text()
+
+
 def test_a_wrong_variable_is_named(start):
     operator = start(ready=False, workers="many")
     assert operator.process is not None

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from darkroom_api.report import TIME_BUCKETS
-from darkroom_trainer.clock import Clock, Throughput, eta_seconds, now, process_start
+from darkroom_trainer.clock import Clock, Eta, Throughput, eta, now, process_start
 
 
 class Hands:
@@ -102,9 +102,15 @@ def test_throughput_is_a_median_without_the_first_window():
     assert throughput.images_per_second == 100
 
 
-def test_eta():
-    assert eta_seconds(1000, None, 3, 2) is None
-    assert eta_seconds(1000, 100, 3, 2) == 16
+def test_eta_with_a_range_once_there_are_windows_enough():
+    throughput = Throughput()
+    assert eta(1000, throughput, 6) is None
+    throughput.add(50, 1)  # kernel selection
+    throughput.add(100, 1)
+    assert eta(1000, throughput, 6) == Eta(16)
+    for seconds in (1, 1, 2, 1, 1, 2, 1, 1, 0.5, 0.5):
+        throughput.add(100, seconds)
+    assert eta(1000, throughput, 6) == Eta(16, low=11, high=26)
 
 
 def test_clock_costs_nothing_that_matters():

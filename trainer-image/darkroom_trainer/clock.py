@@ -5,8 +5,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 from darkroom_api.report import TIME_BUCKETS
 
@@ -19,6 +20,7 @@ def now() -> float:
 
 
 _IMPORTED = now()
+_FEW_WINDOWS = 5
 
 
 def process_start(stat: Path = Path("/proc/self/stat")) -> float:
@@ -97,9 +99,28 @@ class Throughput:
     def images_per_second(self) -> float | None:
         return median(self._rates) if self._rates else None
 
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """The speeds that all but a tenth, and that only a tenth, of the windows reached; None while there are few."""
+        if len(self._rates) < _FEW_WINDOWS:
+            return None
+        tenths = quantiles(self._rates, n=10, method="inclusive")
+        return tenths[0], tenths[-1]
 
-def eta_seconds(
-    images_left: float, rate: float | None, evaluations_left: int, evaluation_seconds: float
-) -> float | None:
-    """Seconds to the end at the present speed; None before there is one."""
-    return images_left / rate + evaluations_left * evaluation_seconds if rate else None
+
+@dataclass(frozen=True)
+class Eta:
+    """Seconds to the end: at the present speed, at that of the best moments, at that of the worst."""
+
+    seconds: float
+    low: float | None = None
+    high: float | None = None
+
+
+def eta(images_left: float, throughput: Throughput, evaluation_seconds: float) -> Eta | None:
+    """From the images and the evaluations that are left; None before there is a speed."""
+    rate, spread = throughput.images_per_second, throughput.spread
+    if not rate:
+        return None
+    low, high = (images_left / spread[1], images_left / spread[0]) if spread else (None, None)
+    return Eta(*(None if left is None else left + evaluation_seconds for left in (images_left / rate, low, high)))

@@ -9,10 +9,10 @@ from statistics import median
 
 import torch
 
-from darkroom_api.report import Artifact, ExitCode, Reason, TerminationMessage
+from darkroom_api.report import Action, Artifact, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
-from darkroom_trainer.clock import Clock, Throughput, eta_seconds, now, process_start
+from darkroom_trainer.clock import Clock, Eta, Throughput, eta, now, process_start
 from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.data.loader import compute_threads, cpu_limit, make_loader, worker_count
 from darkroom_trainer.data.sampler import Plan, TrainingBatches, derive_seed, share
@@ -33,16 +33,19 @@ log = logging.getLogger(__name__)
 class Host:
     """What surrounds a training process; the defaults are a process of its own, as in a notebook or a test.
 
-    stop: whether this process was told to leave; began: called when training begins, from when on `stop` is honoured
-    with a checkpoint; publish: called when `message` has news.
+    stop: whether this process was told to leave; leaving: in which way, asked once it does so; began: called when
+    training begins, from when on `stop` is honoured with a checkpoint; publish: called when `message` has news; tell:
+    called for whoever watches, with the time to the end, or with None at the start and after each evaluation.
     """
 
     group: Group = field(default_factory=Group)
     clock: Clock = field(default_factory=lambda: Clock(process_start()))
     message: TerminationMessage = field(default_factory=running)
     stop: Callable[[], bool] = lambda: False
+    leaving: Callable[[], Action] = lambda: Action.YIELD
     began: Callable[[], None] = lambda: None
     publish: Callable[[], None] = lambda: None
+    tell: Callable[[Eta | None], None] = lambda _: None
 
 
 def train(config: TrainerConfig, task: Task, host: Host | None = None) -> TerminationMessage:
@@ -182,6 +185,7 @@ class Run:
                 self.report.keep_best(f"val/{self.task.best_metric}", progress.best.value, progress.best.epoch)
                 self.report.keep_metrics(progress.best.metrics)
         self.host.publish()
+        self.host.tell(None)
 
     # --- A step ---
 
@@ -264,8 +268,8 @@ class Run:
         plan, step, message = self.plan, self.progress.step, self.host.message
         rate = self.throughput.images_per_second
         per_evaluation = median(self.evaluation_seconds) if self.evaluation_seconds else 0.0
-        left = eta_seconds(
-            (plan.steps - step) * plan.batch, rate, plan.epochs - self.progress.evaluated, per_evaluation
+        left = eta(
+            (plan.steps - step) * plan.batch, self.throughput, (plan.epochs - self.progress.evaluated) * per_evaluation
         )
         metrics = {"train/loss": loss}
         message.step, message.epoch = step, plan.epochs_done(step)
@@ -279,11 +283,12 @@ class Run:
             "steps": plan.steps,
             "learningRate": self.rate.at(step - 1),
             "imagesPerSecond": rate and round(rate, 1),
-            "etaSeconds": left and round(left, 1),
+            "etaSeconds": left and round(left.seconds, 1),
             "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
         }
         self.report.progress(metrics=metrics, always=step == plan.steps, **facts)
         self.host.publish()
+        self.host.tell(left)
 
     # --- Evaluation ---
 
@@ -310,6 +315,7 @@ class Run:
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
         )
         self.host.publish()
+        self.host.tell(None)
         self.pulse.restart()
         return True
 
@@ -354,12 +360,25 @@ class Run:
             self._keep_checkpoint(self.group.share(self._save))
 
     def leave(self) -> TerminationMessage:
-        """A checkpoint, then out; every process at the same step."""
+        """A checkpoint, then out, in the way that was asked for; every process at the same step."""
         self._save_for_all()
-        self.report.say(f"leaving at step {self.progress.step}, as asked")
+        way = self.group.share(
+            self.host.leaving
+        )  # a signal may reach any process, a command of the operator rank 0 alone
+        self.report.say(f"leaving at step {self.progress.step}, as asked ({way})")
+        if way == Action.STOP:
+            return self.finish_early()
+        if way == Action.PRUNE:
+            return self._end(Reason.PRUNED, ExitCode.DONE)
         return self._end(Reason.ASKED_TO_LEAVE, ExitCode.ASKED_TO_LEAVE)
 
-    def finish(self) -> TerminationMessage:
+    def finish_early(self) -> TerminationMessage:
+        """As after the last epoch, with what was learnt so far."""
+        if (self.owes_evaluation() or self.progress.best is None) and not self.evaluate_epoch():
+            return self.leave()
+        return self.finish(Reason.BUDGET_SPENT)
+
+    def finish(self, reason: Reason = Reason.COMPLETED) -> TerminationMessage:
         """Measure the best epoch's weights on `test`, once, and export them."""
         self._save_for_all()
         best = self.progress.best
@@ -378,7 +397,7 @@ class Run:
         self.report.keep_metrics(metrics)
         with self.clock.spend("other"):
             self.host.message.model = self.group.share(lambda: self._export(metrics))
-        return self._end(Reason.COMPLETED, ExitCode.DONE)
+        return self._end(reason, ExitCode.DONE)
 
     def _export(self, metrics: dict[str, float]) -> Artifact:
         from darkroom_trainer.export import export_model

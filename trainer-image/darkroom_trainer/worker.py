@@ -11,11 +11,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from darkroom_api.report import ExitCode, Reason, TerminationMessage
+from darkroom_api.report import Action, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.clock import Clock, process_start
 from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.launch import CLOCK_FILE, CONFIG_FILE
+from darkroom_trainer.live import Line
 from darkroom_trainer.report import Facts, running
 from darkroom_trainer.verdict import reason_of
 
@@ -27,20 +28,40 @@ class AskedToLeave(BaseException):
 
 
 class Stop:
-    """SIGTERM and SIGINT of this process. `asked` is what the training loop shares with the other processes."""
+    """What makes this process leave: SIGTERM or SIGINT, or a command of the operator.
+
+    `asked` is what the training loop shares with the other processes, `take` is in which way to leave once all know.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
         self.training = False
+        self._signalled = False
+        self._command: Action | None = None
+        self._obeyed: set[Action] = set()
+
+    @property
+    def asked(self) -> bool:
+        return self._signalled or self._command is not None
 
     def listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
     def _ask(self, *_: Any) -> None:
-        first, self.asked = not self.asked, True
+        first, self._signalled = not self._signalled, True
         if first and not self.training:
             raise AskedToLeave
+
+    def obey(self, action: Action) -> None:
+        """A command, each once: the operator repeats it until the process has left. Called by another thread."""
+        if action != Action.CONTINUE and action not in self._obeyed:
+            self._obeyed.add(action)
+            self._command = action
+
+    def take(self) -> Action:
+        """A signal comes first: the pod is about to go, whatever else was asked for."""
+        command, self._command = self._command, None
+        return Action.YIELD if self._signalled or command is None else command
 
 
 def main(folder: Path, *, task: str | None) -> int:
@@ -96,7 +117,11 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
         stop=lambda: stop.asked,
         began=began,
         publish=lambda: facts.write(folder),
+        leaving=stop.take,
     )
+    line = Line.open(os.environ, stop.obey) if group.leads else None
+    if line:
+        host.tell = lambda eta: line.tell(facts.message, eta)
     try:
         train(config, task, host)
     finally:

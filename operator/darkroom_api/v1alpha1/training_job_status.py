@@ -44,7 +44,23 @@ class Progress(Model):
         str | None, Field(max_length=24, description="Training images per second over all nodes.")
     ] = None
     eta_seconds: Annotated[int | None, Field(description="Seconds to the end at the present speed.")] = None
+    eta_low_seconds: Annotated[
+        int | None, Field(description="The same at the speed that only a tenth of the last intervals reached.")
+    ] = None
+    eta_high_seconds: Annotated[
+        int | None, Field(description="The same at the speed that all but a tenth of the last intervals reached.")
+    ] = None
+    eta: Annotated[
+        str | None, Field(max_length=48, description="Time to the end with its range, for people: `41m (38m-47m)`.")
+    ] = None
+    checkpoint_step: Annotated[
+        int | None, Field(description="Step of the newest checkpoint: what a restart now would go on from.")
+    ] = None
     metrics: Annotated[list[Metric] | None, Field(max_length=16, description="Latest metrics.")] = None
+    report_time: Annotated[
+        Time | None,
+        Field(description="When the running attempt said so. Absent: no attempt runs, or it sends no live reports."),
+    ] = None
 
 
 class Attempt(Model):
@@ -55,6 +71,10 @@ class Attempt(Model):
     uid: Annotated[str, Field(max_length=64, description="UID of its Job.")]
     start_time: Annotated[Time, Field(description="When the Job was created.")]
     running_time: Annotated[Time | None, Field(description="When every pod was running for the first time.")] = None
+    yield_time: Annotated[
+        Time | None,
+        Field(description="When it was asked to save and leave, before its pods would be deleted."),
+    ] = None
     end_time: Annotated[Time | None, Field(description="When the last pod had ended.")] = None
     result: Annotated[
         Literal["Running", "Succeeded", "Failed", "Disrupted", "Suspended"],

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from darkroom_api.report import LiveReport
+
 Body = Mapping[str, Any]
 """A Kubernetes object as the API server's JSON says it."""
 
@@ -69,6 +71,27 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Live:
+    """The newest live report of one TrainingJob."""
+
+    uid: str
+    """Of the TrainingJob."""
+    attempt: int
+    received: datetime
+    report: LiveReport
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Where training pods send their live reports."""
+
+    address: str
+    """`host:port`."""
+    authority: str
+    """PEM of the certificate that signed the server's."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that `plan` may look at."""
 
@@ -79,3 +102,7 @@ class Facts:
     """Profile by name (core/profile.py)."""
     refusal: Refusal | None = None
     """What the API server answered to the last try, until a try succeeds."""
+    live: Live | None = None
+    """None as well when this operator has just started: it is told again within seconds."""
+    channel: Channel | None = None
+    """None: pods of a new attempt send no live reports."""

@@ -65,6 +65,11 @@ class Cache:
         """Objects that exist."""
         return tuple(self._shelves[key].present.values()) if key in self._shelves else ()
 
+    def find(self, uid: str) -> Body | None:
+        """The object with this UID, if it exists."""
+        home = self._homes.get(uid)
+        return self._shelves[home].present[uid] if home else None
+
     def departed(self, key: Key) -> tuple[Body, ...]:
         """Last pictures of objects that went less than ten minutes ago."""
         if key not in self._shelves:

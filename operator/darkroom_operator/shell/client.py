@@ -38,6 +38,9 @@ TRAINING_JOBS = Resource(f"/apis/{names.API_VERSION}", "trainingjobs", "Training
 JOBS = Resource("/apis/batch/v1", "jobs", "Job")
 PODS = Resource("/api/v1", "pods", "Pod")
 SERVICES = Resource("/api/v1", "services", "Service")
+SECRETS = Resource("/api/v1", "secrets", "Secret")
+ISSUER = Resource("", "serviceaccountissuer", "")
+"""Not a collection: documents about the tokens of service accounts, each at a path of its own."""
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
 BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES)}
 
@@ -119,6 +122,15 @@ class Client:
         """One object."""
         return await self._request("GET", resource, resource.path(namespace, name))
 
+    async def document(self, path: str) -> Object:
+        """What the API server publishes about its tokens."""
+        return await self._request("GET", ISSUER, path)
+
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: Body) -> Object:
+        """JSON merge patch; ApiError 409 if `patch` names a resourceVersion that is not the newest."""
+        path, content = resource.path(namespace, name), "application/merge-patch+json"
+        return await self._request("PATCH", resource, path, body=patch, content=content, query=_AS_MANAGER)
+
     async def apply(self, resource: Resource, body: Body) -> Object:
         """Server-side apply as our field manager, taking over fields that others set."""
         meta = body["metadata"]
@@ -193,13 +205,13 @@ class Client:
                 self._server + path,
                 data=None if body is None else json.dumps(body),
                 params=query,
-                headers={"Content-Type": content, "Accept": "application/json"},
+                headers={"Content-Type": content, "Accept": "application/json, application/jwk-set+json"},
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
             ) as response:
                 self._on_request(verb.lower(), resource.plural, response.status)
                 if response.status >= 400:
                     raise await _error(response)
-                answer: Object = await response.json()
+                answer: Object = await response.json(content_type=None)  # a key set has a type of its own
                 return answer
         except (aiohttp.ClientError, TimeoutError) as error:
             self._on_request(verb.lower(), resource.plural, 0)

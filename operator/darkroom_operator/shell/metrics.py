@@ -60,6 +60,12 @@ class Metrics:
             ["namespace", "profile", "result", "reason"],
             registry=self.registry,
         )
+        self.reports = Counter(
+            "darkroom_live_reports", "Live reports of training pods, by what became of them", ["result"], registry=here
+        )
+        self.certificate_expiry = Gauge(
+            "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
+        )
         self.profiles_loaded = Gauge("darkroom_profiles_loaded", "Profiles in force", registry=self.registry)
         self.profiles_ok = Gauge(
             "darkroom_profiles_last_reload_successful", "1: the profiles file is in force", registry=self.registry

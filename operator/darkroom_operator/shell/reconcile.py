@@ -4,6 +4,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from darkroom_api import names
 from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client
+from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
@@ -41,6 +43,10 @@ class Caches:
             departed=frozenset(body["metadata"]["uid"] for body in departed),
         )
 
+    def pod(self, uid: str) -> Body | None:
+        """The pod with this UID, if it exists and belongs to a TrainingJob."""
+        return next((body for cache in self.pods if (body := cache.find(uid))), None)
+
     def put(self, body: Body) -> None:
         """The answer to our own write, before the watch brings it."""
         for cache in self.all():
@@ -66,9 +72,11 @@ class Reconciler:
         *,
         plan: Callable[[Facts], Plan],
         reporter: str,
+        inbox: Inbox | None = None,
     ) -> None:
         self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
         self._metrics, self._plan, self._reporter = metrics, plan, reporter
+        self._inbox = inbox or Inbox()
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
         self.queue: KeyedQueue[Key]
 
@@ -92,16 +100,24 @@ class Reconciler:
         body = self._store.get(key)
         if body is None:
             self._caches.forget(key)
+            self._inbox.forget(key)
             self.queue.forget(key)
             return "gone"
         if not all(cache.synced.is_set() for cache in self._caches.all()):
             self.queue.add_after(key, 0.2)
             return "waiting"
-        facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
+        facts = Facts(
+            body,
+            self._caches.of(key),
+            datetime.now(UTC),
+            self._profiles.current,
+            live=self._inbox.newest(key),
+            channel=self._inbox.channel,
+        )
         decision = self._plan(facts)
         refusal = await self._act(body, decision)
         if refusal:
-            decision = self._plan(Facts(body, facts.children, facts.now, facts.profiles, refusal))
+            decision = self._plan(replace(facts, refusal=refusal))
         return await self._finish(key, body, decision, refused=refusal is not None)
 
     async def _act(self, body: Body, decision: Plan) -> Refusal | None:

@@ -19,6 +19,12 @@ class Settings:
     """The profiles file; it is read again when it changes."""
     metrics_port: int = 8080
     """Port of /metrics, /healthz and /readyz."""
+    reports_address: str = ""
+    """`host:port` where training pods reach the live reports of this operator; empty: it takes none."""
+    reports_port: int = 8443
+    """Port that it listens on for them, with TLS."""
+    reports_secret: str = "darkroom-system/darkroom-reports"  # noqa: S105
+    """`namespace/name` of the Secret that holds authority and certificate; it must exist, and is filled by the operator."""
     log_level: str = "INFO"
     log_format: str = "json"
     """`json`: an object a line; `plain`: for a terminal."""
@@ -40,6 +46,9 @@ class Settings:
             "namespaces": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
             "profiles": Path,
             "metrics_port": _between(int, 1, 65535),
+            "reports_address": _pair(":"),
+            "reports_port": _between(int, 1, 65535),
+            "reports_secret": _pair("/"),
             "log_level": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
             "log_format": _one_of("json", "plain"),
             "workers": _between(int, 1, 256),
@@ -73,6 +82,16 @@ def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
             raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _pair(separator: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        before, _, after = text.rpartition(separator)
+        if not before or not after:
+            raise ValueError(f"must be two names with {separator!r} between them")
         return text
 
     return read

@@ -11,6 +11,7 @@ from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
 from darkroom_operator.core.training_job.torchrun import torchrun_env
+from darkroom_operator.core.types import Channel
 
 Object = dict[str, Any]
 
@@ -72,12 +73,22 @@ def service(owner: Owner, spec: TrainingJobSpec) -> Object:
     }
 
 
-def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int, avoid: Sequence[str] = ()) -> Object:
+def job(
+    owner: Owner,
+    spec: TrainingJobSpec,
+    profile: Profile,
+    *,
+    attempt: int,
+    avoid: Sequence[str] = (),
+    channel: Channel | None = None,
+) -> Object:
     """One attempt: an Indexed Job whose first failed pod ends the whole gang (backoffLimit 0)."""
     labels = _labels(owner, spec) | {names.LABEL_ATTEMPT: str(attempt)}
     pod = _pod_spec(owner, spec, profile, attempt=attempt)
     if avoid:
         pod["affinity"] = _elsewhere(avoid)
+    if channel:
+        _open_channel(pod, channel, owner, attempt)
     template_meta: Object = {"labels": labels}
     if profile.annotations:
         template_meta["annotations"] = dict(profile.annotations)
@@ -217,6 +228,25 @@ def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int)
     if spec.container and spec.container.env:
         env += [item.to_wire() for item in spec.container.env]
     return list({item["name"]: item for item in env}.values())  # the last of a name wins, each appears once
+
+
+def report_path(uid: str, attempt: int | str) -> str:
+    """URL path for live reports of an attempt: who reports for what is in the address, and checked against the token."""
+    return f"/v1/training-jobs/{uid}/attempts/{attempt}/reports"
+
+
+def _open_channel(pod: Object, channel: Channel, owner: Owner, attempt: int) -> None:
+    """Live reports: where to, whom to trust there, and a token that is good for nothing else."""
+    (container,) = pod["containers"]
+    env = {
+        names.ENV_REPORT_URL: f"https://{channel.address}{report_path(owner.uid, attempt)}",
+        names.ENV_REPORT_CA: channel.authority,
+        names.ENV_REPORT_TOKEN_FILE: f"{names.REPORT_TOKEN_DIR}/token",
+    }
+    token = {"path": "token", "audience": names.REPORT_AUDIENCE, "expirationSeconds": 3600}
+    container["env"] += [{"name": name, "value": value} for name, value in env.items()]
+    container["volumeMounts"].append({"name": "report", "mountPath": names.REPORT_TOKEN_DIR, "readOnly": True})
+    pod["volumes"].append({"name": "report", "projected": {"sources": [{"serviceAccountToken": token}]}})
 
 
 def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:

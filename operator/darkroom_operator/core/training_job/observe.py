@@ -14,7 +14,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile, describe_errors
-from darkroom_operator.core.types import Body, Facts, Refusal
+from darkroom_operator.core.types import Body, Channel, Facts, Live, Refusal
 
 MAIN_CONTAINER = "trainer"
 
@@ -112,6 +112,8 @@ class Observed:
     profile_names: tuple[str, ...]
     refusal: Refusal | None
     deleting: bool = False
+    live: Live | None = None
+    channel: Channel | None = None
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
@@ -145,7 +147,7 @@ def observe(facts: Facts) -> Observed:
         now=facts.now,
         spec=spec,
         problems=problems,
-        status=_status(facts.body.get("status") or {}),
+        status=stored_status(facts.body),
         jobs={job.attempt: job for job in jobs},
         pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _belongs(p, uid)),
         services=tuple(s for s in facts.children.services if _belongs(s, uid)),
@@ -153,6 +155,8 @@ def observe(facts: Facts) -> Observed:
         profile_names=tuple(sorted(facts.profiles)),
         refusal=facts.refusal,
         deleting="deletionTimestamp" in meta,
+        live=facts.live if facts.live and facts.live.uid == uid else None,
+        channel=facts.channel,
     )
 
 
@@ -173,10 +177,10 @@ def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ..
         return None, tuple(describe_errors(error, "spec"))
 
 
-def _status(raw: Mapping[str, Any]) -> TrainingJobStatus:
-    """The stored status. Fields of a newer version are passed over; a status that makes no sense counts as none."""
+def stored_status(body: Body) -> TrainingJobStatus:
+    """A TrainingJob's. Fields of a newer version are passed over; a status that makes no sense counts as none."""
     try:
-        return TrainingJobStatus.model_validate_json(json.dumps(raw), extra="ignore")
+        return TrainingJobStatus.model_validate_json(json.dumps(body.get("status") or {}), extra="ignore")
     except ValidationError:
         return TrainingJobStatus()
 

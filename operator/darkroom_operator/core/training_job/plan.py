@@ -11,7 +11,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile
-from darkroom_operator.core.training_job import objects, status
+from darkroom_operator.core.training_job import live, objects, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
 from darkroom_operator.core.training_job.observe import Observed, observe
@@ -65,6 +65,9 @@ def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
     if left is None or left > 0:
         return None
     message = f"activeDeadlineSeconds ({spec.active_deadline_seconds}) passed"
+    if record.running and (wait := live.seconds_to_yield(seen, record.running)):
+        leaving = f"{message}: waiting for the pods to save and leave"
+        return _say(seen, status.pending(leaving, names.REASON_DEADLINE_EXCEEDED), record, wait=wait)
     return _say(seen, status.failed(names.REASON_DEADLINE_EXCEEDED, message), record, delete=_unfinished_jobs(seen))
 
 
@@ -83,8 +86,10 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         return None
     if record.running is None and not seen.live_pods:
         return _say(seen, status.suspended(), record)
-    # foreground deletion: the Job stays until its pods have saved and left
     stopping = status.pending("suspending: waiting for the pods to save and leave", names.REASON_SUSPENDED)
+    if record.running and (wait := live.seconds_to_yield(seen, record.running)):
+        return _say(seen, stopping, record, wait=wait)
+    # foreground deletion: the Job stays until its pods have saved and left
     return _say(seen, stopping, record, delete=_unfinished_jobs(seen))
 
 
@@ -160,6 +165,7 @@ def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str]
 def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
     if record.running is None:
         return None
+    record.running.yield_time = None  # resumed, or given more time, before it had left
     phase = status.of_attempt(seen, spec, record.running)
     job = seen.jobs.get(record.running.number)
     healthy = job is not None and not job.deleting and not job.failing
@@ -194,7 +200,8 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
         raise ValueError("an attempt needs a profile; _impossible comes first")
     owner = _owner(seen)
     create, apply = _service(seen, spec)
-    job = objects.job(owner, spec, seen.profile, attempt=number, avoid=seen.status.avoided_nodes or ())
+    avoid = seen.status.avoided_nodes or ()
+    job = objects.job(owner, spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
         for past in sorted(seen.jobs)

@@ -6,10 +6,11 @@ from datetime import datetime
 from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress, TrainingJobStatus
+from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, TrainingJobStatus
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.training_job import live
 from darkroom_operator.core.training_job.avoidance import avoided_nodes
 from darkroom_operator.core.training_job.failures import (
     DISRUPTED,
@@ -54,6 +55,7 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
     current = seen.current_pods(newest.number)
     if newest.running_time is None and len(current) >= spec.num_nodes and all(pod.up for pod in current):
         newest.running_time = timestamp(max(pod.started_at or seen.now for pod in current))
+    live.take_in(seen, status, newest)
     if not _is_over(seen, newest, pods):
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
@@ -97,8 +99,11 @@ def _close(
         status.failure = None
     first = next((pod for pod in seen.current_pods(attempt.number) if pod.index == 0), None)
     report = first.terminated.report if first and first.terminated else None
+    report = report or live.last_words(seen, attempt)
     if report:
         _take_report(seen, spec, status, report)
+    if status.progress:
+        status.progress = live.at_rest(status.progress)
     _account(seen, spec, status, attempt, end, first, report)
 
 
@@ -106,14 +111,7 @@ def _take_report(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatu
     """Progress and results of node 0; a report without them leaves what earlier attempts reached."""
     status.best = report.best or status.best
     if report.steps:
-        status.progress = Progress(
-            epoch=report.epoch,
-            epochs=report.epochs,
-            step=report.step,
-            percent=min(100, report.step * 100 // report.steps),
-            images_per_second=report.images_per_second,
-            metrics=report.metrics or None,
-        )
+        status.progress = live.progress_of(report)
     known = status.outputs or Outputs()
     if report.checkpoint or report.model:
         owner = Owner(seen.name, seen.namespace, seen.uid)

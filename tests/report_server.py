@@ -1,0 +1,97 @@
+"""A server that takes live reports as the operator does, for tests of whoever sends them. It checks nothing and keeps all."""
+
+import json
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from darkroom_api import names
+from darkroom_operator.shell.certificates import make_authority, make_leaf
+
+PATH = "/v1/training-jobs/uid-of-flowers/attempts/1/reports"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A report as it came in."""
+
+    path: str
+    token: str
+    body: dict[str, Any]
+    at: float = field(default_factory=time.monotonic)
+
+
+class ReportServer:
+    """HTTPS on the loopback; `answer` makes the reply of a report, as status and body."""
+
+    authority = make_authority(datetime.now(UTC))
+
+    def __init__(self, folder: Path, *, port: int = 0) -> None:
+        self.received: list[Received] = []
+        self.answer: Callable[[Received], tuple[int, dict[str, Any]]] = lambda _: (200, {"action": "continue"})
+        self.token = folder / "token"
+        self.token.write_text("a-token")
+        server, reports = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with reports:
+                    one = Received(self.path, self.headers["Authorization"], body)
+                    server.received.append(one)
+                    status, reply = server.answer(one)
+                text = json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                """Silence."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http.socket = self._context().wrap_socket(self._http.socket, server_side=True)
+        self.port = self._http.server_address[1]
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        leaf = make_leaf(self.authority, "127.0.0.1", datetime.now(UTC))
+        with tempfile.NamedTemporaryFile() as both:
+            both.write(b"".join(leaf.pem))
+            both.flush()
+            context.load_cert_chain(both.name)
+        return context
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the operator would put into a pod."""
+        return environ(self.port, self.token)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+def environ(port: int, token: Path) -> dict[str, str]:
+    """The environment of a pod that reports to a port of this machine."""
+    return {
+        names.ENV_REPORT_URL: f"https://127.0.0.1:{port}{PATH}",
+        names.ENV_REPORT_CA: ReportServer.authority.pem[0].decode(),
+        names.ENV_REPORT_TOKEN_FILE: str(token),
+    }

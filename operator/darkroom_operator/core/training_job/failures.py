@@ -168,7 +168,9 @@ def _ended_badly(ending: Ending) -> list[Pod]:
 def _failed(ending: Ending, pod: Pod, reason: str, *, retry: bool = True, fallback: str = "") -> Outcome:
     failure = describe(pod, reason, ending.number, fallback)
     where = f"node {pod.index}" if failure.rank is None else f"rank {failure.rank}"
-    message = f"{where} in pod {pod.name} on {pod.node or 'no node'}: {failure.message} (exit code {failure.exit_code})"
+    code = f"exit code {failure.exit_code}"
+    words = code if failure.message == code else f"{failure.message} ({code})"
+    message = f"{where} in pod {pod.name} on {pod.node or 'no node'}: {words}"
     return Outcome(FAILED, reason, message[:1024], retry=retry, failure=failure)
 
 

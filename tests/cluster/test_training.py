@@ -10,7 +10,7 @@ from tests.kube import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.real, pytest.mark.timeout(600)]
 
-LONG = VISION | {"schedule": {"epochs": 12}}
+LONG = VISION | {"schedule": {"epochs": 6}}
 
 
 KILL_WORKER = """

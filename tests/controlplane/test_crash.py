@@ -75,6 +75,24 @@ def test_killed_after_write(kill_after, stage, kube, namespace):
     assert jobs == ["flowers-1", "flowers-2"]
 
 
+@pytest.mark.parametrize("kill_after", range(2, 6))
+def test_killed_after_a_write_while_a_deadline_ends_an_attempt(kill_after, stage, kube, namespace):
+    """The verdict is stored before the Job is deleted: it is never taken for somebody's kubectl delete, which is free."""
+    _, operator = stage(namespace, kill_after)
+    operator.start(ready=False)
+    job = Flowers(kube, namespace, numNodes=1, resourcesPerNode={"nvidia.com/gpu": 9}, startupDeadlineSeconds=2)
+
+    def failed() -> bool:
+        if operator.process is None or operator.process.poll() is not None:
+            operator.start(ready=False)
+        return job.status.get("state") == "Failed"
+
+    eventually(failed, within=60, what="failed")
+    assert [a["reason"] for a in job.status["attempts"]] == ["StartupDeadlineExceeded"]
+    assert job.status["disruptions"] == 0
+    eventually(lambda: not kube.list("Job", namespace), what="Job gone")
+
+
 def test_the_write_budget_of_a_two_node_job(stage, kube, namespace):
     """Life long: 1 Job, 1 Service, at most 8 status patches, and no GET in steady state."""
     counter, operator = stage(namespace, kill_after=0)

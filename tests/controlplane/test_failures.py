@@ -31,8 +31,7 @@ def test_a_missed_startup_deadline_fails_the_job_with_the_schedulers_words(flowe
     assert message.startswith("startupDeadlineSeconds (3) passed: Unschedulable: pod flowers-1-")
     assert "Insufficient nvidia.com/gpu" in message
     assert job.status["attempts"][0]["result"] == "Failed"
-    assert kube.list("Job", namespace) == []
-    assert job.pods(1) == []
+    eventually(lambda: not kube.list("Job", namespace) and not job.pods(1), what="Job and pods gone")
 
 
 def test_a_gang_that_is_half_up_is_late_too(flowers, kube, namespace):
@@ -40,7 +39,7 @@ def test_a_gang_that_is_half_up_is_late_too(flowers, kube, namespace):
     job = flowers(startupDeadlineSeconds=6, profile="whole-node", numNodes=5)
     job.reaches("Failed", within=60)
     assert job.condition("Failed")[1] == "StartupDeadlineExceeded"
-    assert job.pods(1) == []
+    eventually(lambda: not job.pods(1), what="pods gone")
 
 
 @pytest.fixture

@@ -234,7 +234,9 @@ def test_the_deadline_asks_first_and_its_attempt_is_accounted_for():
     world.leave("flowers-1")
     world.settle()
     assert world.condition("Failed") == ("True", "DeadlineExceeded")
-    assert world.status["attempts"][0]["endTime"]
+    attempt = world.status["attempts"][0]
+    assert (attempt["result"], attempt["reason"]) == ("Failed", "DeadlineExceeded")
+    assert world.status["disruptions"] == 0
     assert world.status["progress"]["checkpointStep"] == 12
 
 
@@ -257,8 +259,10 @@ def test_the_deadline_does_not_wait_for_ever():
     world.settle()
     world.wait(60)
     world.settle()
-    assert world.condition("Failed") == ("True", "DeadlineExceeded")
     assert "deletionTimestamp" in world.jobs["flowers-1"]["metadata"]
+    world.leave("flowers-1")
+    world.settle()
+    assert world.condition("Failed") == ("True", "DeadlineExceeded")
 
 
 def test_a_pod_of_an_attempt_that_is_over_is_told_to_leave():

@@ -216,8 +216,39 @@ def test_the_deadline_counts_running_time_only():
     assert world.look().requeue_after == pytest.approx(40)
     world.wait(41)
     world.settle()
-    assert world.condition("Failed") == ("True", "DeadlineExceeded")
     assert "deletionTimestamp" in world.jobs["flowers-2"]["metadata"]
+    world.leave("flowers-2")
+    world.settle()
+    assert world.condition("Failed") == ("True", "DeadlineExceeded")
+
+
+def test_an_attempt_that_the_deadline_ended_is_on_record_and_priced():
+    world = running(numNodes=1, activeDeadlineSeconds=100)
+    world.wait(100)
+    world.settle()
+    assert world.condition("Ready") == ("False", "DeadlineExceeded")
+    world.wait(20)
+    said = message(Reason.ASKED_TO_LEAVE, 75, step=40, steps=90, checkpoint_step=40, time={"compute": 110.0})
+    world.pods["flowers-1-0"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:40Z"
+    world.end("flowers-1", 0, 75, said)
+    world.settle()
+    assert world.condition("Failed") == ("True", "DeadlineExceeded")
+    (attempt,) = world.status["attempts"]
+    assert (attempt["result"], attempt["reason"]) == ("Failed", "DeadlineExceeded")
+    assert world.status["progress"]["step"] == 40
+    assert (float(world.status["time"]["compute"]), world.status["cost"]) == (pytest.approx(110), "0.1200 USD")
+    assert (world.status["restarts"], world.status["disruptions"]) == (0, 0)
+
+
+def test_a_deadline_that_passed_is_not_moved_any_more():
+    world = running(activeDeadlineSeconds=100)
+    world.wait(100)
+    world.look()
+    world.edit(activeDeadlineSeconds=1000)
+    world.settle()
+    world.leave("flowers-1")
+    world.settle()
+    assert world.condition("Failed") == ("True", "DeadlineExceeded")
 
 
 def test_the_deadline_may_be_moved():

@@ -148,6 +148,12 @@ class Life(RuleBasedStateMachine):
         assert len(failed) <= status.get("restarts", 0) + spare
 
     @invariant()
+    def a_finished_job_has_every_attempt_on_record(self):
+        status = self.world.status
+        if status.get("finished"):
+            assert [a for a in status.get("attempts", []) if a["result"] == "Running" or "endTime" not in a] == []
+
+    @invariant()
     def every_attempt_has_one_job(self):
         made = [name for name in self.world.created if name.startswith("Job/")]
         uids = {a["number"]: a["uid"] for a in self.world.status.get("attempts", [])}

@@ -24,8 +24,8 @@ class Ending:
     number: int
     suspending: bool
     """The pods were taken away because of spec.suspend."""
-    late: str | None = None
-    """What kept the pods from running in time, where the operator ended the attempt for that."""
+    verdict: tuple[str, str] | None = None
+    """Reason and message, where a deadline passed and the operator itself ended the attempt."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def classify(ending: Ending) -> Outcome:
     for check in (
         succeeded,
         suspended,
-        late_to_start,
+        past_deadline,
         not_worth_retrying,
         out_of_memory,
         lost_to_infrastructure,
@@ -78,11 +78,12 @@ def suspended(ending: Ending) -> Outcome | None:
     return Outcome(SUSPENDED, names.REASON_SUSPENDED, "suspended as asked; the next attempt resumes", retry=True)
 
 
-def late_to_start(ending: Ending) -> Outcome | None:
-    """The startup deadline passed; whoever sets one wants to hear of the obstacle, not to meet it again."""
-    if ending.late is None:
+def past_deadline(ending: Ending) -> Outcome | None:
+    """Of running, or of startup: whoever sets that one wants to hear of the obstacle, not to meet it again."""
+    if ending.verdict is None:
         return None
-    return Outcome(FAILED, names.REASON_STARTUP_DEADLINE_EXCEEDED, ending.late)
+    reason, message = ending.verdict
+    return Outcome(FAILED, reason, message)
 
 
 def not_worth_retrying(ending: Ending) -> Outcome | None:
@@ -167,7 +168,9 @@ def _ended_badly(ending: Ending) -> list[Pod]:
 def _failed(ending: Ending, pod: Pod, reason: str, *, retry: bool = True, fallback: str = "") -> Outcome:
     failure = describe(pod, reason, ending.number, fallback)
     where = f"node {pod.index}" if failure.rank is None else f"rank {failure.rank}"
-    message = f"{where} in pod {pod.name} on {pod.node or 'no node'}: {failure.message} (exit code {failure.exit_code})"
+    code = f"exit code {failure.exit_code}"
+    words = code if failure.message == code else f"{failure.message} ({code})"
+    message = f"{where} in pod {pod.name} on {pod.node or 'no node'}: {words}"
     return Outcome(FAILED, reason, message[:1024], retry=retry, failure=failure)
 
 

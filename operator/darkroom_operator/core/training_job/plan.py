@@ -32,7 +32,16 @@ def plan(facts: Facts) -> Plan:
     if seen.spec is None:
         return _say(seen, status.stalled(names.REASON_INVALID_SPEC, "; ".join(seen.problems)))
     record = bring_up_to_date(seen, seen.spec)
-    for decide in (_ended_for_good, _past_deadline, _suspended, _late_to_start, _refused, _impossible, _under_way):
+    for decide in (
+        _ended_for_good,
+        _being_ended,
+        _past_deadline,
+        _suspended,
+        _late_to_start,
+        _refused,
+        _impossible,
+        _under_way,
+    ):
         if decision := decide(seen, seen.spec, record):
             return decision
     return _start_attempt(seen, seen.spec, record)
@@ -60,15 +69,35 @@ def _ended_for_good(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pl
     return None
 
 
+def _end_attempt(seen: Observed, record: Record, attempt: Attempt, reason: str, message: str) -> Plan:
+    """Store the verdict; the Job goes with the next look, so that its absence never lacks an author."""
+    attempt.reason, attempt.message = reason, message[:1024]
+    return _say(seen, _ending(attempt), record, wait=0.0)
+
+
+def _being_ended(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """A verdict is stored: its pods are asked to leave, then the Job goes; with them gone, the attempt is closed with it."""
+    attempt = record.running
+    if attempt is None or attempt.reason is None:
+        return None
+    if wait := live.seconds_to_yield(seen, attempt):
+        return _say(seen, _ending(attempt), record, wait=wait)
+    return _say(seen, _ending(attempt), record, delete=_unfinished_jobs(seen))
+
+
+def _ending(attempt: Attempt) -> status.Phase:
+    words = f"attempt {attempt.number} is being ended: waiting for its pods to save and leave; {attempt.message}"
+    return status.pending(words, attempt.reason or names.REASON_PENDING)
+
+
 def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
     left = _seconds_left(seen, spec, record)
     if left is None or left > 0:
         return None
     message = f"activeDeadlineSeconds ({spec.active_deadline_seconds}) passed"
-    if record.running and (wait := live.seconds_to_yield(seen, record.running)):
-        leaving = f"{message}: waiting for the pods to save and leave"
-        return _say(seen, status.pending(leaving, names.REASON_DEADLINE_EXCEEDED), record, wait=wait)
-    return _say(seen, status.failed(names.REASON_DEADLINE_EXCEEDED, message), record, delete=_unfinished_jobs(seen))
+    if record.running:
+        return _end_attempt(seen, record, record.running, names.REASON_DEADLINE_EXCEEDED, message)
+    return _say(seen, status.failed(names.REASON_DEADLINE_EXCEEDED, message), record)
 
 
 def _seconds_left(seen: Observed, spec: TrainingJobSpec, record: Record) -> float | None:
@@ -94,25 +123,14 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
 
 
 def _late_to_start(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
-    """Not every pod runs in time. The verdict is stored first, then the Job goes; once its pods are gone, that is its end."""
+    """Not every pod runs in time."""
     attempt = record.running
-    if attempt is None:
+    left = _seconds_to_start(seen, spec, attempt) if attempt else None
+    if attempt is None or left is None or left > 0:
         return None
-    reason = names.REASON_STARTUP_DEADLINE_EXCEEDED
-    verdict_is_stored = attempt.reason == reason
-    if not verdict_is_stored:
-        left = _seconds_to_start(seen, spec, attempt)
-        if left is None or left > 0:
-            return None
-        obstacle = status.of_attempt(seen, spec, attempt)
-        words = (
-            f"startupDeadlineSeconds ({spec.startup_deadline_seconds}) passed: {obstacle.reason}: {obstacle.message}"
-        )
-        attempt.reason, attempt.message = reason, words[:1024]
-    phase = status.pending(f"attempt {attempt.number} is being ended; {attempt.message}", reason)
-    if verdict_is_stored:
-        return _say(seen, phase, record, delete=_unfinished_jobs(seen))
-    return _say(seen, phase, record, wait=0.0)
+    obstacle = status.of_attempt(seen, spec, attempt)
+    message = f"startupDeadlineSeconds ({spec.startup_deadline_seconds}) passed: {obstacle.reason}: {obstacle.message}"
+    return _end_attempt(seen, record, attempt, names.REASON_STARTUP_DEADLINE_EXCEEDED, message)
 
 
 def _seconds_to_start(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> float | None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, TrainingJobStatus
@@ -60,8 +59,8 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
     suspending = spec.suspend and (job is None or job.deleting or job.ended != "Complete")
-    late = newest.message if newest.reason == names.REASON_STARTUP_DEADLINE_EXCEEDED else None
-    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, late=late)
+    verdict = (newest.reason, newest.message or "") if newest.reason else None
+    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, verdict=verdict)
     outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)

@@ -18,7 +18,12 @@ from darkroom_operator.core.training_job.failures import (
 )
 from darkroom_operator.core.training_job.observe import Pod
 
-_PODS_WERE_TAKEN = (names.REASON_DISRUPTED, names.REASON_JOB_DELETED, names.REASON_STARTUP_DEADLINE_EXCEEDED)
+_PODS_WERE_TAKEN = (
+    names.REASON_DISRUPTED,
+    names.REASON_JOB_DELETED,
+    names.REASON_DEADLINE_EXCEEDED,
+    names.REASON_STARTUP_DEADLINE_EXCEEDED,
+)
 """Exit codes of such an attempt follow from what was done to its pods."""
 
 

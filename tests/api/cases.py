@@ -518,6 +518,8 @@ def _rule(action: str = "Fail", **fields: Any) -> dict[str, Any]:
     return fields | {"action": action}
 
 
+TARGET = {"metric": "val/top1", "value": "0.93"}
+
 LIFE = [
     *(ok(f"suspend: {value}", suspend=value) for value in (True, False, None)),
     *(no(f"suspend: {value!r}", suspend=value) for value in ("true", "yes", 1, 0, "")),
@@ -537,6 +539,22 @@ LIFE = [
     no("priority class: empty", scheduling__priorityClassName=""),
     ok("startup deadline: a minute", startupDeadlineSeconds=60),
     *(no(f"startup deadline: {value!r}", startupDeadlineSeconds=value) for value in (0, -1, 31536001, "1m", 1.5)),
+    ok("budget: everything", budget={"maxDuration": "1h30m", "maxCost": "25", "maxGpuHours": "1e2", "target": TARGET}),
+    ok("budget: a loss", budget__target=TARGET | {"metric": "val/loss", "direction": "Minimize"}),
+    ok("budget: null", budget=None),
+    no("budget: nothing", budget={}),
+    no("budget: unknown limit", budget={"maxEuros": "3"}),
+    *(ok(f"maxDuration: {value}", budget__maxDuration=value) for value in ("1s", "0h1m", "999999h")),
+    *(
+        no(f"maxDuration: {value!r}", budget__maxDuration=value)
+        for value in ("", "0s", "0h00m", "2", "1d", "1m1h", "1.5h", "-1h", " 1h", 3600)
+    ),
+    *(no(f"maxCost: {value!r}", budget__maxCost=value) for value in ("0", "0.000", "-1", "ten", 10, "1e999")),
+    *(no(f"maxGpuHours: {value!r}", budget__maxGpuHours=value) for value in ("0", "0e5", ".5")),
+    no("target: no value", budget__target={"metric": "val/top1"}),
+    no("target: no metric", budget__target={"value": "0.9"}),
+    no("target: a percentage", budget__target=TARGET | {"value": "93%"}),
+    no("target: direction", budget__target=TARGET | {"direction": "Up"}),
     ok("TTL: at once", ttlSecondsAfterFinished=0),
     *(no(f"TTL: {value!r}", ttlSecondsAfterFinished=value) for value in (-1, 31536001, "0")),
     ok("restarts: none", restart__maxRestarts=0),
@@ -895,6 +913,9 @@ UPDATES = [
     _update("activeDeadlineSeconds removed", base=VISION | {"activeDeadlineSeconds": 60}, activeDeadlineSeconds=ABSENT),
     _update("scheduling added", scheduling={"priorityClassName": "high"}),
     _update("scheduling removed", base=VISION | {"scheduling": {"priorityClassName": "high"}}, scheduling=ABSENT),
+    _update("budget added", budget={"maxCost": "3"}),
+    _update("budget raised", base=VISION | {"budget": {"maxCost": "3"}}, budget={"maxCost": "4"}),
+    _update("budget removed", base=VISION | {"budget": {"maxCost": "3"}}, budget=ABSENT),
     _update("startupDeadlineSeconds added", startupDeadlineSeconds=60),
     _update(
         "startupDeadlineSeconds removed", base=VISION | {"startupDeadlineSeconds": 60}, startupDeadlineSeconds=ABSENT

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.budget import Budget
 from darkroom_api.v1alpha1.common import (
     ClaimName,
     DnsLabel,
@@ -269,6 +270,12 @@ class TrainingJobSpec(Model):
         Scheduling | None, Field(description="How the pods compete for nodes. Absent: as the profile says.")
     ] = None
     restart: Annotated[Restart, Field(description="What happens after a failed attempt.")] = Restart()
+    budget: Annotated[
+        Budget | None,
+        Field(
+            description="What the training may take: at a limit it finishes with what it has learnt. May be changed."
+        ),
+    ] = None
     suspend: Annotated[
         bool,
         Field(

@@ -11,6 +11,8 @@ from darkroom_operator.core.training_job.last_words import LastWords, last_words
 from darkroom_operator.core.training_job.observe import Job, Pod
 
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
+FINISHING = (names.REASON_BUDGET_SPENT, names.REASON_TARGET_REACHED)
+"""Verdicts after which an attempt is to measure and export what it has, and not merely to save and leave."""
 _DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
@@ -25,7 +27,7 @@ class Ending:
     suspending: bool
     """The pods were taken away because of spec.suspend."""
     verdict: tuple[str, str] | None = None
-    """Reason and message, where a deadline passed and the operator itself ended the attempt."""
+    """Reason and message, where the operator itself ended the attempt: a deadline passed, a budget is spent."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def classify(ending: Ending) -> Outcome:
     for check in (
         succeeded,
         suspended,
-        past_deadline,
+        ended_by_operator,
         not_worth_retrying,
         out_of_memory,
         lost_to_infrastructure,
@@ -68,6 +70,9 @@ def succeeded(ending: Ending) -> Outcome | None:
         return None
     report = next((p.terminated.report for p in ending.pods if p.index == 0 and p.terminated), None)
     reason = str(report.reason) if report else names.REASON_COMPLETED
+    if ending.verdict and ending.verdict[0] in FINISHING:
+        reason = ending.verdict[0]
+        return Outcome(SUCCEEDED, reason, f"every node finished with exit code 0; {ending.verdict[1]}"[:1024])
     return Outcome(SUCCEEDED, reason, "every node finished with exit code 0")
 
 
@@ -78,8 +83,8 @@ def suspended(ending: Ending) -> Outcome | None:
     return Outcome(SUSPENDED, names.REASON_SUSPENDED, "suspended as asked; the next attempt resumes", retry=True)
 
 
-def past_deadline(ending: Ending) -> Outcome | None:
-    """Of running, or of startup: whoever sets that one wants to hear of the obstacle, not to meet it again."""
+def ended_by_operator(ending: Ending) -> Outcome | None:
+    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again."""
     if ending.verdict is None:
         return None
     reason, message = ending.verdict

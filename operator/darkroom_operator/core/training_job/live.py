@@ -9,6 +9,7 @@ from darkroom_api import names
 from darkroom_api.report import Action, LiveReport, Reason, Reply, Standing, TerminationMessage
 from darkroom_api.v1alpha1.training_job_status import Attempt, Condition, Progress, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time, timestamp
+from darkroom_operator.core.training_job.failures import FINISHING
 from darkroom_operator.core.training_job.observe import Observed, stored_status
 from darkroom_operator.core.types import Body, Live
 
@@ -20,6 +21,8 @@ ALIVE_SECONDS = 30.0
 """A trainer that was heard this long ago will ask again soon, and so can be told to leave."""
 GRACE_SECONDS = 60.0
 """Time to leave after a yield, where the job's profile is gone."""
+FINISH_SECONDS = 900.0
+"""Time to measure and export, once a budget is spent: as long as it takes, for a trainer that goes on reporting."""
 
 
 def is_newer(known: Live | None, new: Live) -> bool:
@@ -135,6 +138,8 @@ def seconds_to_yield(seen: Observed, attempt: Attempt) -> float | None:
             return None
         asked, attempt.yield_time = seen.now, timestamp(seen.now)
     grace = seen.profile.termination_grace_period_seconds if seen.profile else GRACE_SECONDS
+    if attempt.reason in FINISHING and _is_alive(seen, attempt):
+        grace = max(grace, FINISH_SECONDS)
     left = (asked + timedelta(seconds=grace) - seen.now).total_seconds()
     return left if left > 0 else None
 
@@ -157,7 +162,8 @@ def reply(body: Body, attempt: int, *, accepted: bool) -> Reply:
     if newest and newest.number > attempt:
         return Reply(action=Action.YIELD, accepted=False, reason=f"attempt {newest.number} has taken its place")
     if newest and newest.number == attempt and newest.yield_time:
-        return Reply(action=Action.YIELD, accepted=accepted, reason=_why(status.conditions or []))
+        action = Action.STOP if newest.reason in FINISHING else Action.YIELD
+        return Reply(action=action, accepted=accepted, reason=_why(status.conditions or []))
     return Reply(accepted=accepted, reason=None if accepted else "a newer report is known")
 
 

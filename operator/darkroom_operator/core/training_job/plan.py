@@ -11,7 +11,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile
-from darkroom_operator.core.training_job import live, objects, status
+from darkroom_operator.core.training_job import budget, live, objects, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
 from darkroom_operator.core.training_job.observe import Observed, observe
@@ -37,6 +37,7 @@ def plan(facts: Facts) -> Plan:
         _being_ended,
         _past_deadline,
         _suspended,
+        _budget_spent,
         _late_to_start,
         _refused,
         _impossible,
@@ -104,10 +105,7 @@ def _seconds_left(seen: Observed, spec: TrainingJobSpec, record: Record) -> floa
     """Seconds of running until the deadline; time between attempts and time suspended do not count."""
     if spec.active_deadline_seconds is None:
         return None
-    used = float(record.status.active_seconds or 0)
-    if record.running and (start := parse_time(record.running.start_time)):
-        used += (seen.now - start).total_seconds()
-    return spec.active_deadline_seconds - used
+    return spec.active_deadline_seconds - budget.active_seconds(record.status, record.running, seen.now)
 
 
 def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
@@ -120,6 +118,16 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         return _say(seen, stopping, record, wait=wait)
     # foreground deletion: the Job stays until its pods have saved and left
     return _say(seen, stopping, record, delete=_unfinished_jobs(seen))
+
+
+def _budget_spent(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """Enough time or money, or a model that is good enough: the trainer is to finish with what it has."""
+    verdict = budget.verdict(seen, spec, record.status, record.running)
+    if verdict is None:
+        return None
+    if record.running:
+        return _end_attempt(seen, record, record.running, *verdict)
+    return _say(seen, status.failed(*verdict), record)
 
 
 def _late_to_start(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
@@ -188,7 +196,11 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     job = seen.jobs.get(record.running.number)
     healthy = job is not None and not job.deleting and not job.failing
     create, apply = _service(seen, spec) if healthy else ((), ())
-    waits = [_seconds_left(seen, spec, record), _seconds_to_start(seen, spec, record.running)]
+    waits = [
+        _seconds_left(seen, spec, record),
+        budget.seconds_left(seen, spec, record.status, record.running),
+        _seconds_to_start(seen, spec, record.running),
+    ]
     if healthy and job and not seen.pods_of(record.running.number):
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
         waits.append(due if due > 0 else None)

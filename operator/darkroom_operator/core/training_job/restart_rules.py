@@ -21,8 +21,10 @@ from darkroom_operator.core.training_job.observe import Pod
 _PODS_WERE_TAKEN = (
     names.REASON_DISRUPTED,
     names.REASON_JOB_DELETED,
+    names.REASON_BUDGET_SPENT,
     names.REASON_DEADLINE_EXCEEDED,
     names.REASON_STARTUP_DEADLINE_EXCEEDED,
+    names.REASON_TARGET_REACHED,
 )
 """Exit codes of such an attempt follow from what was done to its pods."""
 

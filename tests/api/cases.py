@@ -782,6 +782,7 @@ STATUS: dict[str, Any] = {
     },
     "best": {"metric": "val/top1", "value": "0.91", "epoch": 1},
     "time": dict.fromkeys(SCHEMA["status"]["properties"]["time"]["properties"], "1.5"),
+    "goodput": "0.63",
     "nodeHours": "2.0000",
     "gpuHours": "4.0000",
     "cost": "12.5000 EUR",

@@ -273,11 +273,18 @@ def test_the_end_of_a_job_is_counted_when_it_is_stored(proxy, namespace, flowers
     attempt = {"number": 1, "job": "flowers-1", "uid": "u", "startTime": "2026-01-01T00:00:00Z", "result": "Succeeded"}
     attempt |= {"endTime": "2026-01-01T00:10:00Z", "reason": "Completed"}
     ended = {"state": "Complete", "finished": True, "conditions": [condition], "attempts": [attempt]}
+    ended |= {"nodeHours": "0.5000", "gpuHours": "4.0000", "cost": "2.5000 EUR", "time": {"total": "9", "compute": "7"}}
     bench = reconcile(proxy, namespace, flowers, lambda _: Plan(status=ended), times=3)
     label = {"namespace": namespace, "profile": "default", "reason": "Completed"}
     read = bench.metrics.registry.get_sample_value
     assert read("darkroom_trainingjobs_finished_total", label | {"result": "Complete"}) == 1
     assert read("darkroom_attempts_total", label | {"result": "Succeeded"}) == 1
+    place = {"namespace": namespace, "profile": "default"}
+    assert read("darkroom_node_hours_total", place) == 0.5
+    assert read("darkroom_accelerator_hours_total", place) == 4
+    assert read("darkroom_cost_total", place | {"currency": "EUR"}) == 2.5
+    assert read("darkroom_time_seconds_total", place | {"bucket": "compute"}) == 7
+    assert read("darkroom_time_seconds_total", place | {"bucket": "total"}) is None
 
 
 def test_nothing_is_decided_before_the_caches_are_full(proxy, namespace, flowers):

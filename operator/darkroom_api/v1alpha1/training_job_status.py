@@ -185,6 +185,9 @@ class TrainingJobStatus(Model):
     time: Annotated[TimeSpent | None, Field(description="Where the time went, known at the end of each attempt.")] = (
         None
     )
+    goodput: Annotated[
+        str | None, Field(max_length=8, description="Share of that time in which the network was trained, as 0.63.")
+    ] = None
     node_hours: Annotated[str | None, Field(max_length=24, description="Pod-hours over all attempts.")] = None
     gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours over all attempts.")] = None
     cost: Annotated[

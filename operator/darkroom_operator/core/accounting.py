@@ -1,11 +1,13 @@
 """Where the time and the money went: pure arithmetic over attempts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job_status import TimeSpent
 from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.types import Body
 
 BUCKETS = tuple(name for name in TimeSpent.model_fields if name != "total")
 _FROM_TRAINER = {
@@ -84,6 +86,41 @@ def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0) -> 
     after["other"] = round(after["other"] + pause, 3)
     texts = {name: _text(seconds) for name, seconds in after.items()}
     return TimeSpent(total=_text(sum(after.values())), **texts)
+
+
+def goodput(times: TimeSpent) -> str | None:
+    """Share of the wall clock in which the network was trained, to two digits; None before there is any."""
+    total = float(times.total)
+    return f"{float(times.compute) / total:.2f}" if total else None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What one stored status has more than the one before it."""
+
+    node_hours: float
+    gpu_hours: float
+    cost: float
+    currency: str
+    seconds: Mapping[str, float]
+    """By bucket, as `status.time` names them."""
+
+
+def growth(old: Body, new: Body) -> Growth:
+    """From two statuses as they are stored; what shrank (a price was lowered) counts as nothing."""
+    amount, _, currency = str(new.get("cost") or "0 ").partition(" ")
+    before, after = old.get("time") or {}, new.get("time") or {}
+    return Growth(
+        node_hours=_more(old.get("nodeHours"), new.get("nodeHours")),
+        gpu_hours=_more(old.get("gpuHours"), new.get("gpuHours")),
+        cost=_more(str(old.get("cost") or "0").partition(" ")[0], amount),
+        currency=currency,
+        seconds={name: _more(before.get(name), value) for name, value in after.items() if name != "total"},
+    )
+
+
+def _more(old: str | None, new: str | None) -> float:
+    return max(0.0, float(new or 0) - float(old or 0))
 
 
 def billed_hours(span: Span) -> float:

@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from darkroom_operator.core import accounting
 from darkroom_operator.core.types import Body
 
 QUEUE = "trainingjobs"
@@ -66,10 +67,21 @@ class Metrics:
         self.certificate_expiry = Gauge(
             "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
         )
+        self.node_hours = self._of_place("darkroom_node_hours", "Pod-hours of attempts that ended")
+        self.accelerator_hours = self._of_place(
+            "darkroom_accelerator_hours", "Accelerator-hours of attempts that ended"
+        )
+        self.cost = self._of_place(
+            "darkroom_cost", "Price of attempts that ended, in the profile's currency", "currency"
+        )
+        self.time = self._of_place("darkroom_time_seconds", "Wall clock of attempts that ended, by bucket", "bucket")
         self.profiles_loaded = Gauge("darkroom_profiles_loaded", "Profiles in force", registry=self.registry)
         self.profiles_ok = Gauge(
             "darkroom_profiles_last_reload_successful", "1: the profiles file is in force", registry=self.registry
         )
+
+    def _of_place(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, ["namespace", "profile", *labels], registry=self.registry)
 
     def count_request(self, verb: str, resource: str, code: int) -> None:
         """Told by the client of every answer."""
@@ -82,9 +94,18 @@ class Metrics:
         for attempt in new.get("attempts", []):
             if attempt.get("endTime") and attempt["uid"] not in known:
                 self.attempts.labels(*place, attempt["result"], attempt.get("reason", "")).inc()
+        self._count_spending(place, accounting.growth(old, new))
         if new.get("finished") and not old.get("finished"):
             reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
             self.finished.labels(*place, new["state"], reason).inc()
+
+    def _count_spending(self, place: tuple[str, str], more: accounting.Growth) -> None:
+        self.node_hours.labels(*place).inc(more.node_hours)
+        self.accelerator_hours.labels(*place).inc(more.gpu_hours)
+        if more.cost:
+            self.cost.labels(*place, more.currency).inc(more.cost)
+        for bucket, seconds in more.seconds.items():
+            self.time.labels(*place, bucket).inc(seconds)
 
 
 def _version_of(distribution: str) -> str:

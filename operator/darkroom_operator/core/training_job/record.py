@@ -146,6 +146,7 @@ def _account(
     pause = max(0.0, (start - paused).total_seconds()) if paused else 0.0
     status.active_seconds = (status.active_seconds or 0) + round((end - start).total_seconds())
     status.time = accounting.add(status.time, accounting.spent(span), pause=pause)
+    status.goodput = accounting.goodput(status.time)
     if seen.profile:
         _charge(spec, status, seen.profile, accounting.billed_hours(span))
 

@@ -1,11 +1,13 @@
-"""A server that takes live reports as the operator does, for tests of whoever sends them. It checks nothing and keeps all."""
+"""Both ends of live reports for tests of the other: a server that checks nothing and keeps all, and a pod that reports."""
 
+import http.client
 import json
 import ssl
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +17,7 @@ from typing import Any, Self
 
 from darkroom_api import names
 from darkroom_operator.shell.certificates import make_authority, make_leaf
+from tests.kube import Kube
 
 PATH = "/v1/training-jobs/uid-of-flowers/attempts/1/reports"
 
@@ -95,3 +98,46 @@ def environ(port: int, token: Path) -> dict[str, str]:
         names.ENV_REPORT_CA: ReportServer.authority.pem[0].decode(),
         names.ENV_REPORT_TOKEN_FILE: str(token),
     }
+
+
+@dataclass
+class Reporter:
+    """A pod that exists and never runs: what it knows, and the tokens that kubelet would write."""
+
+    kube: Kube
+    body: dict[str, Any]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        (container,) = self.body["spec"]["containers"]
+        return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+    def token(self, audience: str = names.REPORT_AUDIENCE, *, bound: bool = True) -> str:
+        meta = self.body["metadata"]
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+        spec = {"audiences": [audience], "expirationSeconds": 3600} | ({"boundObjectRef": reference} if bound else {})
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = Kube.path("ServiceAccount", meta["namespace"], "default")
+        return self.kube.request("POST", f"{path}/token", request)["status"]["token"]
+
+    def post(
+        self, report: Any, token: str | None = None, *, like: "Reporter | None" = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Report with the environment of this pod, or of another one; status and answer."""
+        there = (like or self).environ
+        host, _, path = there[names.ENV_REPORT_URL].removeprefix("https://").partition("/")
+        context = ssl.create_default_context(cadata=there[names.ENV_REPORT_CA])
+        body = report if isinstance(report, bytes) else json.dumps(report).encode()
+        given = self.token() if token is None else token
+        headers = {"Authorization": f"Bearer {given}"} if given else {}
+        with closing(http.client.HTTPSConnection(host, timeout=20, context=context)) as connection:
+            connection.request("POST", f"/{path}", body, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def try_to_post(self, report: Any) -> tuple[int, dict[str, Any]]:
+        """As `post`; 0 while nobody listens."""
+        try:
+            return self.post(report)
+        except OSError as error:
+            return 0, {"error": str(error)}

@@ -3,10 +3,10 @@
 import base64
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -17,44 +17,11 @@ from darkroom_api.report import MAX_REPORT_BYTES
 from localcluster import Cluster
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess, free_port
+from tests.report_server import Reporter
 
 pytestmark = pytest.mark.cluster
 PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
 SECRET = "reports"
-
-
-@dataclass
-class Pod:
-    """A pod that exists and never runs: what it knows, and the tokens that kubelet would write."""
-
-    kube: Kube
-    body: dict[str, Any]
-
-    @property
-    def environ(self) -> dict[str, str]:
-        (container,) = self.body["spec"]["containers"]
-        return {variable["name"]: variable.get("value", "") for variable in container["env"]}
-
-    def token(self, audience: str = names.REPORT_AUDIENCE, *, bound: bool = True) -> str:
-        meta = self.body["metadata"]
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
-        spec = {"audiences": [audience], "expirationSeconds": 3600} | ({"boundObjectRef": reference} if bound else {})
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        path = Kube.path("ServiceAccount", meta["namespace"], "default")
-        return self.kube.request("POST", f"{path}/token", request)["status"]["token"]
-
-    def post(self, report: Any, token: str | None = None, *, like: "Pod | None" = None) -> tuple[int, dict[str, Any]]:
-        """Report with the environment of this pod, or of another one; status and answer."""
-        there = (like or self).environ
-        host, _, path = there[names.ENV_REPORT_URL].removeprefix("https://").partition("/")
-        context = ssl.create_default_context(cadata=there[names.ENV_REPORT_CA])
-        body = report if isinstance(report, bytes) else json.dumps(report).encode()
-        given = self.token() if token is None else token
-        headers = {"Authorization": f"Bearer {given}"} if given else {}
-        with closing(http.client.HTTPSConnection(host, timeout=20, context=context)) as connection:
-            connection.request("POST", f"/{path}", body, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +63,10 @@ def _shake(port: int) -> bytes:
 
 
 @pytest.fixture
-def start(kube: Kube, operator: OperatorProcess, namespace: str) -> Callable[..., Pod]:
+def start(kube: Kube, operator: OperatorProcess, namespace: str) -> Callable[..., Reporter]:
     """Apply a TrainingJob; its pod, once the Job controller has made it."""
 
-    def started(name: str = "flowers") -> Pod:
+    def started(name: str = "flowers") -> Reporter:
         container = {"image": "localhost/mine:1", "command": ["train"]}
         body = {"apiVersion": names.API_VERSION, "kind": "TrainingJob", "spec": {"container": container}}
         kube.create(body | {"metadata": {"name": name}}, namespace)
@@ -109,7 +76,7 @@ def start(kube: Kube, operator: OperatorProcess, namespace: str) -> Callable[...
 
         (pod,) = eventually(made, what=f"a pod of {name}")
         eventually(lambda: status(kube, namespace, name).get("attempts"), what="the attempt on record")
-        return Pod(kube, pod)
+        return Reporter(kube, pod)
 
     return started
 
@@ -169,7 +136,7 @@ def test_a_pod_of_nobodys_is_refused(start, kube, namespace):
     body = kube.create(
         {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}}, namespace
     )
-    code, answer = Pod(kube, body).post({"sequence": 1}, like=flowers)
+    code, answer = Reporter(kube, body).post({"sequence": 1}, like=flowers)
     assert (code, answer["error"]) == (403, "the token's pod is none of a TrainingJob's, or gone")
 
 
@@ -183,7 +150,7 @@ def test_an_attempt_that_is_over_is_refused_once_its_pods_are_gone(start, kube, 
 
     (body,) = eventually(second, within=30, what="a second attempt")
     assert old.post({"sequence": 99}, token)[0] == 403
-    new = Pod(kube, body)
+    new = Reporter(kube, body)
     assert new.post({"sequence": 1}, like=old)[0] == 403  # with the address of the old one
     assert new.post({"sequence": 1})[1]["accepted"]
 
@@ -247,6 +214,16 @@ def test_a_report_that_is_too_large_is_not_read(start):
     assert (code, answer["error"]) == (413, f"more than {MAX_REPORT_BYTES} bytes")
 
 
+@pytest.mark.parametrize("said", [pytest.param(b"", id="nothing"), pytest.param(b"POST /v1/tra", id="half a line")])
+def test_a_connection_that_says_nothing_is_closed(start, said):
+    host, _, port = start().environ[names.ENV_REPORT_URL].split("/")[2].partition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host, int(port)), timeout=30) as plain, context.wrap_socket(plain) as connection:
+        connection.sendall(said)
+        assert connection.recv(1) == b""
+
+
 def test_a_report_that_makes_no_sense_is_told_why(start):
     code, answer = start().post({"sequence": 1, "step": "many"})
     assert code == 400
@@ -268,12 +245,7 @@ def test_an_operator_that_starts_again_shows_the_same_certificate(start, kube, o
     before = kube.get("Secret", secrets, SECRET)["data"]
     operator.stop()
     operator.start()
-    eventually(lambda: _answers(pod), what="the server again")  # by the authority that the pod knows
+    eventually(
+        lambda: pod.try_to_post({"sequence": 6, "step": 2})[0] == 200, what="the server again"
+    )  # by the authority that the pod knows
     assert kube.get("Secret", secrets, SECRET)["data"] == before
-
-
-def _answers(pod: Pod) -> bool:
-    try:
-        return pod.post({"sequence": 6, "step": 2})[0] == 200
-    except OSError as error:
-        raise AssertionError(error) from error

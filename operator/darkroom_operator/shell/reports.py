@@ -26,6 +26,8 @@ from darkroom_operator.shell.store import Store
 from darkroom_operator.shell.tokens import BadTokenError, Tokens
 
 READ_SECONDS = 10.0
+IDLE_SECONDS = 5.0
+"""Of a connection that says nothing, or not all of a request's head."""
 BURST, PER_SECOND = 10.0, 1.0
 """Reports of one pod: that many at once, and that many in the long run."""
 
@@ -85,7 +87,7 @@ class Reports:
         await certificates.loaded.wait()
         app = web.Application(client_max_size=MAX_REPORT_BYTES)
         app.add_routes([web.post(report_path("{uid}", "{attempt}"), self.receive)])
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=15.0)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS)
         await runner.setup()
         try:
             await web.TCPSite(runner, None, port, ssl_context=certificates.context).start()

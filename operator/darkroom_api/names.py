@@ -63,6 +63,7 @@ REASON_IMAGE_PULL = "ImagePullFailed"  # kubelet's message names the image
 REASON_CONTAINER_CONFIG = "ContainerConfigError"  # kubelet cannot make the container
 REASON_PODS_NOT_CREATED = "PodsNotCreated"  # quota, pod security or a policy refused the pods
 REASON_RUNNING = "Running"  # every pod runs
+REASON_STOPPING = "Stopping"  # a pod has failed or is leaving: the attempt ends when its last pod has gone
 REASON_RESTARTING = "Restarting"  # waiting to start the next attempt
 REASON_SUSPENDED = "Suspended"  # spec.suspend
 REASON_COMPLETED = "Completed"  # the whole schedule ran

@@ -64,6 +64,11 @@ class Pod:
         return not self.departed and self.phase not in ("Succeeded", "Failed")
 
     @property
+    def leaving(self) -> bool:
+        """Has run, was told to end, and has not ended yet: on a lost node that may take for ever."""
+        return self.live and self.deleting and self.started_at is not None
+
+    @property
     def up(self) -> bool:
         """Runs, or has run to its end."""
         return (self.phase == "Running" and self.started_at is not None) or self.phase == "Succeeded"
@@ -112,6 +117,12 @@ class Observed:
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
         return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.index)
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Reason and message of the stored condition Ready."""
+        ready = (c for c in self.status.conditions or [] if c.type == names.READY)
+        return next(((c.reason, c.message) for c in ready), ("", ""))
 
     def current_pods(self, attempt: int) -> list[Pod]:
         """The pod that stands for each index now: a pod deleted before it ran is replaced within its Job."""

@@ -80,7 +80,7 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     if record.running is None and not seen.live_pods:
         return _say(seen, status.suspended(), record)
     # foreground deletion: the Job stays until its pods have saved and left
-    stopping = status.pending("suspending: waiting for the pods to save and leave", names.REASON_SUSPENDED)
+    stopping = status.stopping("suspending: waiting for the pods to save and leave", names.REASON_SUSPENDED)
     return _say(seen, stopping, record, delete=_unfinished_jobs(seen))
 
 
@@ -121,7 +121,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     healthy = job is not None and not job.deleting and not job.failing
     create, apply = _service(seen, spec) if healthy else ((), ())
     wait = _seconds_left(seen, spec, record)
-    if healthy and job and not seen.pods_of(record.running.number):
+    if healthy and job and len(seen.current_pods(record.running.number)) < spec.num_nodes:
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
         if due > 0:
             wait = min(wait, due) if wait is not None else due

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress, TrainingJobStatus
@@ -54,7 +55,7 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
     if not _is_over(seen, newest, pods):
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
-    suspending = spec.suspend and (job is None or job.deleting or job.ended != "Complete")
+    suspending = _suspending(seen, spec, job)
     outcome = classify(Ending(job=job, pods=pods, number=newest.number, suspending=suspending))
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)
@@ -74,6 +75,13 @@ def _is_over(seen: Observed, attempt: Attempt, pods: list[Pod]) -> bool:
     if job is not None and not job.deleting:
         return job.ended is not None
     return not any(pod.live for pod in pods)
+
+
+def _suspending(seen: Observed, spec: TrainingJobSpec, job: Job | None) -> bool:
+    """The pods were taken away because of spec.suspend, even if it was withdrawn before the last had gone."""
+    if job is None or job.deleting:
+        return spec.suspend or seen.told[0] == names.REASON_SUSPENDED
+    return spec.suspend and job.ended != "Complete"
 
 
 def _close(

@@ -10,6 +10,7 @@ LABEL_JOB = f"{GROUP}/training-job"  # name of the TrainingJob
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"  # tells a job apart from an earlier one of the same name
 LABEL_ATTEMPT = f"{GROUP}/attempt"  # 1, 2, 3, ...
 LABEL_PROFILE = f"{GROUP}/profile"
+ANNOTATION_DIGEST = f"{GROUP}/digest"  # on Jobs: of the spec that the operator asked for
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "darkroom"
 
@@ -73,6 +74,7 @@ REASON_PRUNED = "Pruned"  # a sweep had seen enough
 REASON_DISRUPTED = "Disrupted"  # drained, evicted, preempted or lost with its node: free
 REASON_ASKED_TO_LEAVE = "AskedToLeave"  # SIGTERM, left after a checkpoint: free
 REASON_JOB_DELETED = "JobDeleted"  # somebody deleted the attempt's Job: free
+REASON_PROFILE_CHANGED = "ProfileChanged"  # the profile was changed before any pod of the attempt ran: free
 REASON_OUT_OF_MEMORY = "OutOfMemory"  # the kernel's OOM killer: spends a restart
 REASON_DATA_ERROR = "DataError"  # exit 65: no restart can help
 REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help

@@ -204,51 +204,6 @@ def test_suspend_while_running_and_resume():
     assert float(world.status["time"]["total"]) == pytest.approx(30)
 
 
-def test_suspend_that_is_withdrawn_while_the_pods_leave_is_no_disruption():
-    world = running()
-    world.edit(suspend=True)
-    world.settle()
-    world.edit(suspend=False)
-    world.settle()
-    assert world.status["state"] == "Stopping"
-    world.leave("flowers-1")
-    world.settle()
-    assert (world.status["attempts"][0]["result"], world.status["disruptions"]) == ("Suspended", 0)
-    assert "Job/flowers-2" in world.created
-
-
-def test_no_word_of_starting_between_the_first_failed_pod_and_the_job_controllers_verdict():
-    world = running()
-    world.pods["flowers-1-1"]["status"]["phase"] = "Failed"
-    world.settle()
-    assert (world.status["state"], world.condition("Ready")) == ("Stopping", ("False", "Stopping"))
-    patches = len(world.patches)
-    world.end("flowers-1", 1, 70)
-    world.settle()
-    assert len(world.patches) == patches
-
-
-@pytest.mark.parametrize(
-    ("taint", "words", "nodes"),
-    [
-        pytest.param(
-            "deleting due to NoExecute taint", ["NoExecute", "worker", "out-of-service"], "1/2", id="lost node"
-        ),
-        pytest.param(None, ["being deleted"], "2/2", id="kubectl delete pod"),
-    ],
-)
-def test_a_pod_on_its_way_out_is_not_running(taint, words, nodes):
-    world = running()
-    pod = world.pods["flowers-1-0"]
-    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    if taint:
-        pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "message": taint}]
-    world.settle()
-    assert (world.status["state"], world.status["nodes"]) == ("Stopping", nodes)
-    assert world.condition("Ready") == ("False", "Stopping")
-    assert all(word in world.ready_message for word in ["flowers-1-0", *words])
-
-
 def test_the_deadline_counts_running_time_only():
     world = running(activeDeadlineSeconds=100)
     assert world.look().requeue_after == pytest.approx(100)
@@ -402,19 +357,6 @@ def test_pods_that_nobody_makes_are_noticed():
     world.wait(10)
     world.settle()
     assert world.condition("Ready") == ("False", "PodsNotCreated")
-
-
-def test_a_part_of_the_pods_that_nobody_makes_is_noticed():
-    world = World()
-    world.settle()
-    del world.pods["flowers-1-1"]
-    world.run("flowers-1")
-    world.settle()
-    assert world.look().requeue_after == pytest.approx(10)
-    world.wait(10)
-    world.settle()
-    assert world.condition("Ready") == ("False", "PodsNotCreated")
-    assert "1 of 2 pods were made for Job flowers-1" in world.ready_message
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Desired children of a TrainingJob: one pure function per object."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,16 @@ def job(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) 
             "template": {"metadata": template_meta, "spec": pod},
         },
     }
+
+
+def digest(job: Object) -> str:
+    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them."""
+    return hashlib.sha256(json.dumps(job["spec"], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def signed(job: Object) -> Object:
+    """The Job with its digest, by which a later look knows whether it is still what would be asked for."""
+    return job | {"metadata": job["metadata"] | {"annotations": {names.ANNOTATION_DIGEST: digest(job)}}}
 
 
 def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:

@@ -82,6 +82,8 @@ class Job:
     uid: str
     attempt: int
     created_at: datetime
+    digest: str | None = None
+    """Of the spec that was asked for (objects.digest)."""
     deleting: bool = False
     failing: bool = False
     """FailureTarget is set: the outcome is known, pods are still ending."""
@@ -201,6 +203,7 @@ def _job(body: Body) -> Job:
         uid=meta["uid"],
         attempt=_attempt(body),
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+        digest=meta.get("annotations", {}).get(names.ANNOTATION_DIGEST),
         deleting="deletionTimestamp" in meta,
         failing="FailureTarget" in true,
         ended=ended,

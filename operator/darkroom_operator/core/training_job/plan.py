@@ -10,6 +10,7 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
+from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job import objects, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
@@ -31,7 +32,7 @@ def plan(facts: Facts) -> Plan:
     if seen.spec is None:
         return _say(seen, status.stalled(names.REASON_INVALID_SPEC, "; ".join(seen.problems)))
     record = bring_up_to_date(seen, seen.spec)
-    for decide in (_ended_for_good, _past_deadline, _suspended, _refused, _impossible, _under_way):
+    for decide in (_ended_for_good, _past_deadline, _suspended, _refused, _impossible, _outdated, _under_way):
         if decision := decide(seen, seen.spec, record):
             return decision
     return _start_attempt(seen, seen.spec, record)
@@ -113,6 +114,24 @@ def _impossible(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan |
     return None
 
 
+def _outdated(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """The profile was put right before any pod ran: nothing is lost by a new attempt. The verdict is stored first."""
+    attempt = record.running
+    job = seen.jobs.get(attempt.number) if attempt else None
+    if attempt is None or job is None or job.deleting or seen.profile is None:
+        return None
+    message = "the profile was changed before any pod ran; the next attempt follows it"
+    phase = status.stopping(f"attempt {attempt.number}: {message}")
+    if attempt.reason == names.REASON_PROFILE_CHANGED:
+        return _say(seen, phase, record, delete=_unfinished_jobs(seen))
+    if any(pod.started_at for pod in seen.pods_of(attempt.number)):
+        return None
+    if job.digest in (None, objects.digest(_job(seen, spec, seen.profile, attempt.number))):
+        return None
+    attempt.reason, attempt.message = names.REASON_PROFILE_CHANGED, message
+    return _say(seen, phase, record, wait=0.0)
+
+
 def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
     if record.running is None:
         return None
@@ -148,9 +167,8 @@ def _start_attempt(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
 def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Plan:
     if seen.profile is None:
         raise ValueError("an attempt needs a profile; _impossible comes first")
-    owner = _owner(seen)
     create, apply = _service(seen, spec)
-    job = objects.job(owner, spec, seen.profile, attempt=number)
+    job = objects.signed(_job(seen, spec, seen.profile, number))
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
         for past in sorted(seen.jobs)
@@ -158,6 +176,10 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
     )
     # No status yet: the attempt is recorded when its Job, and so its UID, is seen. That second look is due at once.
     return Plan(create=(*create, job), apply=apply, delete=old, requeue_after=0.0)
+
+
+def _job(seen: Observed, spec: TrainingJobSpec, profile: Profile, number: int) -> objects.Object:
+    return objects.job(_owner(seen), spec, profile, attempt=number)
 
 
 def _service(seen: Observed, spec: TrainingJobSpec) -> tuple[tuple[Body, ...], tuple[Body, ...]]:

@@ -56,7 +56,9 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
     suspending = _suspending(seen, spec, job)
-    outcome = classify(Ending(job=job, pods=pods, number=newest.number, suspending=suspending))
+    outcome = _replaced(newest, job) or classify(
+        Ending(job=job, pods=pods, number=newest.number, suspending=suspending)
+    )
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)
 
@@ -75,6 +77,13 @@ def _is_over(seen: Observed, attempt: Attempt, pods: list[Pod]) -> bool:
     if job is not None and not job.deleting:
         return job.ended is not None
     return not any(pod.live for pod in pods)
+
+
+def _replaced(attempt: Attempt, job: Job | None) -> Outcome | None:
+    """The verdict was stored before the Job was deleted; a Job that completed all the same counts."""
+    if attempt.reason != names.REASON_PROFILE_CHANGED or (job and job.ended == "Complete"):
+        return None
+    return Outcome(DISRUPTED, attempt.reason, attempt.message or "", retry=True)
 
 
 def _suspending(seen: Observed, spec: TrainingJobSpec, job: Job | None) -> bool:

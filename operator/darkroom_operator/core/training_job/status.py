@@ -161,7 +161,7 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
         status.completion_time = _completion_time(status, seen.now)
     if seen.spec:
         status.nodes = f"{_nodes_up(seen, status, phase)}/{seen.spec.num_nodes}"
-        if seen.profile and not phase.finished:
+        if seen.profile and not phase.finished and not _recorded_before(seen, status):
             status.resolved = _resolved(seen, seen.spec)
     return status
 
@@ -196,6 +196,12 @@ def _nodes_up(seen: Observed, status: TrainingJobStatus, phase: Phase) -> int:
         pod.up and not pod.departed and not (pod.leaving and pod.disrupted)
         for pod in seen.current_pods(status.attempts[-1].number)
     )
+
+
+def _recorded_before(seen: Observed, status: TrainingJobStatus) -> bool:
+    """An attempt keeps what its profile was when it was made."""
+    attempt = status.attempts[-1] if status.attempts else None
+    return attempt is not None and attempt.end_time is None and attempt.number == seen.status.attempt
 
 
 def _resolved(seen: Observed, spec: TrainingJobSpec) -> Resolved | None:

@@ -88,7 +88,8 @@ def test_a_crash_restarts_the_whole_gang_after_a_back_off_and_spends_a_restart()
     world = running(restart={"maxRestarts": 1, "backoffSeconds": 10})
     world.end("flowers-1", 1, 70, message(Reason.SOFTWARE_ERROR, 70, rank=1, error="ValueError: boom"))
     world.settle()
-    assert world.status["state"] == "Restarting"  # node 0 has not left yet
+    assert world.status["state"] == "Stopping"  # node 0 has not left yet
+    assert "node 1 in pod flowers-1-1 has failed (exit code 70)" in world.ready_message
     world.leave("flowers-1")
     world.settle()
     assert "Job/flowers-2" not in world.created
@@ -195,6 +196,7 @@ def test_suspend_while_running_and_resume():
     assert world.condition("Suspended")[0] == "True"
     assert world.status["attempts"][0]["result"] == "Suspended"
     assert (world.status["restarts"], world.status["disruptions"]) == (0, 0)
+    assert world.status["nodes"] == "0/2"
     world.wait(3600)
     world.edit(suspend=False)
     world.settle()

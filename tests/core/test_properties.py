@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job import live
 from darkroom_operator.core.training_job.plan import plan
 from tests.core.world import INDEX, World
@@ -88,6 +89,10 @@ class Life(RuleBasedStateMachine):
     @rule(suspend=st.booleans())
     def suspend_or_resume(self, suspend):
         self.world.edit(suspend=suspend)
+
+    @rule(image=st.sampled_from(["trainer:1", "trainer:2"]))
+    def the_profile_changes(self, image):
+        self.world.profiles = {"default": Profile(image=image, price_per_node_hour="3.6")}
 
     @precondition(lambda self: self.world.jobs)
     @rule(data=st.data())

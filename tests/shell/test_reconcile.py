@@ -244,9 +244,12 @@ def test_a_job_that_is_gone_is_forgotten(proxy, kube, namespace, flowers):
     assert (bench.result("conflict"), bench.result("gone")) == (1, 1)
 
 
-def test_the_same_words_are_told_once_in_ten_minutes(proxy, kube, namespace, flowers):
+def test_the_same_words_are_told_once_in_ten_minutes(proxy, kube, namespace, flowers, caplog):
     words = Event("Warning", "Unschedulable", "0/4 nodes are available")
     reconcile(proxy, namespace, flowers, lambda _: Plan(events=(words, words)), times=3)
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert line.getMessage() == "Unschedulable: 0/4 nodes are available"
+    assert line.object["name"] == "flowers"
     assert len([e for e in kube.list("Event", namespace) if e.get("reason") == "Unschedulable"]) == 1
 
 

@@ -288,7 +288,8 @@ class TrainingJobSpec(Model):
         Field(
             ge=1,
             le=31536000,
-            description="Seconds of running, over all attempts, after which the job fails. May be changed.",
+            description="Seconds after which the job fails, added up over its attempts. An attempt counts from its start, "
+            "waiting for nodes and images included; pauses between attempts and while suspended do not count. May be changed.",
         ),
     ] = None
     startup_deadline_seconds: Annotated[

@@ -159,7 +159,7 @@ class TrainingJobStatus(Model):
         str | None,
         Field(
             max_length=32,
-            description="A word for people: Pending, Running, Restarting, Suspended, Stalled, Complete, Failed.",
+            description="A word for people: Pending, Running, Stopping, Restarting, Suspended, Stalled, Complete, Failed.",
         ),
     ] = None
     finished: Annotated[

@@ -211,7 +211,7 @@ class Reconciler:
             self._store.remove(key, body["metadata"]["uid"])
 
     async def _tell(self, body: Body, event: Event) -> None:
-        """Best effort, and not the same words about the same job twice in ten minutes."""
+        """To the log and, best effort, as an Event; not the same words about the same job twice in ten minutes."""
         now, identity = datetime.now(UTC), (body["metadata"]["uid"], event.reason, event.note)
         before = self._told.get(identity)
         if before and (now - before).total_seconds() < EVENT_SECONDS:
@@ -219,6 +219,8 @@ class Reconciler:
         self._told[identity] = now
         while len(self._told) > EVENT_MEMORY:
             self._told.popitem(last=False)
+        level = logging.WARNING if event.type == "Warning" else logging.INFO
+        log.log(level, "%s: %s", event.reason, event.note, extra=_reference(body))
         try:
             await self._client.create(EVENTS, _event(body, event, now, self._reporter), tries=1)
         except ApiError as error:

@@ -84,10 +84,12 @@ def suspended(ending: Ending) -> Outcome | None:
 
 
 def ended_by_operator(ending: Ending) -> Outcome | None:
-    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again."""
+    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again. Or a profile that was put right."""
     if ending.verdict is None:
         return None
     reason, message = ending.verdict
+    if reason == names.REASON_PROFILE_CHANGED:
+        return Outcome(DISRUPTED, reason, message, retry=True)
     return Outcome(FAILED, reason, message)
 
 

@@ -1,5 +1,6 @@
 """Desired children of a TrainingJob: one pure function per object."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,6 +106,16 @@ def job(
             "template": {"metadata": template_meta, "spec": pod},
         },
     }
+
+
+def digest(job: Object) -> str:
+    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them."""
+    return hashlib.sha256(json.dumps(job["spec"], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def signed(job: Object, signature: str) -> Object:
+    """The Job with the digest by which a later look knows whether it is still what would be asked for."""
+    return job | {"metadata": job["metadata"] | {"annotations": {names.ANNOTATION_DIGEST: signature}}}
 
 
 def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:

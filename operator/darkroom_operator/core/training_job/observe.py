@@ -64,6 +64,11 @@ class Pod:
         return not self.departed and self.phase not in ("Succeeded", "Failed")
 
     @property
+    def leaving(self) -> bool:
+        """Has run, was told to end, and has not ended yet: on a lost node that may take for ever."""
+        return self.live and self.deleting and self.started_at is not None
+
+    @property
     def up(self) -> bool:
         """Runs, or has run to its end."""
         return (self.phase == "Running" and self.started_at is not None) or self.phase == "Succeeded"
@@ -81,6 +86,8 @@ class Job:
     """When the Job controller began to make pods; anew after each time that the Job itself was suspended."""
     suspended: bool = False
     """By a queueing system: the operator never suspends a Job."""
+    digest: str | None = None
+    """Of the spec that was asked for (objects.digest)."""
     deleting: bool = False
     failing: bool = False
     """FailureTarget is set: the outcome is known, pods are still ending."""
@@ -118,6 +125,12 @@ class Observed:
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
         return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.index)
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Reason and message of the stored condition Ready."""
+        ready = (c for c in self.status.conditions or [] if c.type == names.READY)
+        return next(((c.reason, c.message) for c in ready), ("", ""))
 
     def current_pods(self, attempt: int) -> list[Pod]:
         """The pod that stands for each index now: a pod deleted before it ran is replaced within its Job."""
@@ -205,6 +218,7 @@ def _job(body: Body) -> Job:
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
         suspended=bool((body.get("spec") or {}).get("suspend")),
+        digest=meta.get("annotations", {}).get(names.ANNOTATION_DIGEST),
         deleting="deletionTimestamp" in meta,
         failing="FailureTarget" in true,
         ended=ended,

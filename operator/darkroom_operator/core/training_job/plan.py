@@ -41,6 +41,7 @@ def plan(facts: Facts) -> Plan:
         _late_to_start,
         _refused,
         _impossible,
+        _outdated,
         _under_way,
     ):
         if decision := decide(seen, seen.spec, record):
@@ -88,7 +89,7 @@ def _being_ended(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan
 
 def _ending(attempt: Attempt) -> status.Phase:
     words = f"attempt {attempt.number} is being ended: waiting for its pods to save and leave; {attempt.message}"
-    return status.pending(words, attempt.reason or names.REASON_PENDING)
+    return status.stopping(words, attempt.reason or names.REASON_STOPPING)
 
 
 def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
@@ -113,7 +114,7 @@ def _suspended(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         return None
     if record.running is None and not seen.live_pods:
         return _say(seen, status.suspended(), record)
-    stopping = status.pending("suspending: waiting for the pods to save and leave", names.REASON_SUSPENDED)
+    stopping = status.stopping("suspending: waiting for the pods to save and leave", names.REASON_SUSPENDED)
     if record.running and (wait := live.seconds_to_yield(seen, record.running)):
         return _say(seen, stopping, record, wait=wait)
     # foreground deletion: the Job stays until its pods have saved and left
@@ -188,6 +189,20 @@ def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str]
     return None
 
 
+def _outdated(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """The profile was put right before any pod ran: nothing is lost by a new attempt."""
+    attempt = record.running
+    job = seen.jobs.get(attempt.number) if attempt else None
+    if attempt is None or job is None or job.deleting or seen.profile is None:
+        return None
+    if any(pod.started_at for pod in seen.pods_of(attempt.number)):
+        return None
+    if job.digest in (None, _digest(seen, spec, seen.profile, attempt.number)):
+        return None
+    message = "the profile was changed before any pod ran; the next attempt follows it"
+    return _end_attempt(seen, record, attempt, names.REASON_PROFILE_CHANGED, message)
+
+
 def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
     if record.running is None:
         return None
@@ -201,7 +216,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         budget.seconds_left(seen, spec, record.status, record.running),
         _seconds_to_start(seen, spec, record.running),
     ]
-    if healthy and job and not seen.pods_of(record.running.number):
+    if healthy and job and len(seen.current_pods(record.running.number)) < spec.num_nodes:
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
         waits.append(due if due > 0 else None)
     wait = min((seconds for seconds in waits if seconds is not None), default=None)
@@ -228,10 +243,10 @@ def _start_attempt(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
 def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Plan:
     if seen.profile is None:
         raise ValueError("an attempt needs a profile; _impossible comes first")
-    owner = _owner(seen)
     create, apply = _service(seen, spec)
     avoid = seen.status.avoided_nodes or ()
-    job = objects.job(owner, spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
+    wanted = objects.job(_owner(seen), spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
+    job = objects.signed(wanted, _digest(seen, spec, seen.profile, number))
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
         for past in sorted(seen.jobs)
@@ -239,6 +254,11 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
     )
     # No status yet: the attempt is recorded when its Job, and so its UID, is seen. That second look is due at once.
     return Plan(create=(*create, job), apply=apply, delete=old, requeue_after=0.0)
+
+
+def _digest(seen: Observed, spec: TrainingJobSpec, profile: Profile, number: int) -> str:
+    """Of what the profile and the spec ask for, without what comes and goes: avoided nodes, the report channel."""
+    return objects.digest(objects.job(_owner(seen), spec, profile, attempt=number))
 
 
 def _service(seen: Observed, spec: TrainingJobSpec) -> tuple[tuple[Body, ...], tuple[Body, ...]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, TrainingJobStatus
@@ -58,8 +59,8 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
     if not _is_over(seen, newest, pods):
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
-    suspending = spec.suspend and (job is None or job.deleting or job.ended != "Complete")
     verdict = (newest.reason, newest.message or "") if newest.reason else None
+    suspending = _suspending(seen, spec, job)
     ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, verdict=verdict)
     outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
@@ -80,6 +81,13 @@ def _is_over(seen: Observed, attempt: Attempt, pods: list[Pod]) -> bool:
     if job is not None and not job.deleting:
         return job.ended is not None
     return not any(pod.live for pod in pods)
+
+
+def _suspending(seen: Observed, spec: TrainingJobSpec, job: Job | None) -> bool:
+    """The pods were taken away because of spec.suspend, even if it was withdrawn before the last had gone."""
+    if job is None or job.deleting:
+        return spec.suspend or seen.told[0] == names.REASON_SUSPENDED
+    return spec.suspend and job.ended != "Complete"
 
 
 def _close(

@@ -69,6 +69,11 @@ def restarting(message: str) -> Phase:
     return Phase("Restarting", names.REASON_RESTARTING, message)
 
 
+def stopping(message: str, reason: str = names.REASON_STOPPING) -> Phase:
+    """An attempt is over, well or not, as soon as its last pod has gone."""
+    return Phase("Stopping", reason, message)
+
+
 def pending(message: str, reason: str = names.REASON_PENDING) -> Phase:
     """On the way to running."""
     return Phase("Pending", reason, message)
@@ -78,16 +83,39 @@ def of_attempt(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> Phase
     """Where a running attempt stands: the first check that answers wins."""
     job, pods = seen.jobs.get(attempt.number), seen.current_pods(attempt.number)
     if job is None or job.deleting:
-        return restarting(f"attempt {attempt.number} is being stopped; {sum(p.live for p in pods)} pods are left")
-    if job.failing:
-        return restarting(f"attempt {attempt.number} has failed; its other pods are being stopped")
+        reason = names.REASON_SUSPENDED if seen.told[0] == names.REASON_SUSPENDED else names.REASON_STOPPING
+        return stopping(
+            f"attempt {attempt.number} is being stopped; the next one follows when its pods have gone", reason
+        )
+    if words := _ending(job, pods):
+        # told once: the next pod to end is no news
+        return stopping(_said_before(seen, names.REASON_STOPPING) or f"attempt {attempt.number}: {words}")
     up = sum(pod.up and not pod.departed for pod in pods)
     if up >= spec.num_nodes:
         return Phase("Running", names.REASON_RUNNING, f"attempt {attempt.number}: every node runs", ready=True)
     for check in (_cannot_start, _cannot_be_scheduled):
         if phase := check(seen, pods):
             return phase
-    return _pods_missing(seen, job, pods) or pending(f"attempt {attempt.number}: {up} of {spec.num_nodes} nodes run")
+    return _pods_missing(seen, spec, job, pods) or pending(
+        f"attempt {attempt.number}: {up} of {spec.num_nodes} nodes run"
+    )
+
+
+def _ending(job: Job, pods: list[Pod]) -> str | None:
+    """Why the attempt will not go on: one pod that failed or leaves ends them all."""
+    if failed := next((pod for pod in pods if pod.phase == "Failed"), None):
+        code = failed.terminated.exit_code if failed.terminated else "unknown"
+        how = failed.disrupted or f"exit code {code}"
+        return f"node {failed.index} in pod {failed.name} has failed ({how}); the others are being stopped"
+    for pod in pods:
+        if pod.leaving and pod.disrupted:
+            return (
+                f"pod {pod.name} is being taken away ({pod.disrupted}); on a lost node it is gone when "
+                f"{pod.node or 'the node'} returns, is deleted or is tainted out-of-service"
+            )
+        if pod.leaving:
+            return f"pod {pod.name} is being deleted; the others are stopped when it has gone"
+    return "a pod has failed; the others are being stopped" if job.failing else None
 
 
 def _cannot_start(seen: Observed, pods: list[Pod]) -> Phase | None:
@@ -102,10 +130,8 @@ def _cannot_start(seen: Observed, pods: list[Pod]) -> Phase | None:
 
 
 def _said_before(seen: Observed, reason: str) -> str | None:
-    for condition in seen.status.conditions or []:
-        if condition.type == names.READY and condition.reason == reason:
-            return condition.message
-    return None
+    told, message = seen.told
+    return message if told == reason else None
 
 
 def _cannot_be_scheduled(_: Observed, pods: list[Pod]) -> Phase | None:
@@ -115,10 +141,11 @@ def _cannot_be_scheduled(_: Observed, pods: list[Pod]) -> Phase | None:
     return None
 
 
-def _pods_missing(seen: Observed, job: Job, pods: list[Pod]) -> Phase | None:
-    if pods or (seen.now - job.created_at).total_seconds() < PODS_DUE_SECONDS:
+def _pods_missing(seen: Observed, spec: TrainingJobSpec, job: Job, pods: list[Pod]) -> Phase | None:
+    if len(pods) >= spec.num_nodes or (seen.now - job.created_at).total_seconds() < PODS_DUE_SECONDS:
         return None
-    message = f"no pod was made for Job {job.name}: a quota, pod security or a policy refuses it; see its events"
+    made = f"{len(pods)} of {spec.num_nodes} pods were made" if pods else "no pod was made"
+    message = f"{made} for Job {job.name}: a quota, pod security or a policy refuses it; see its events"
     return pending(message, names.REASON_PODS_NOT_CREATED)
 
 
@@ -134,7 +161,7 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
         status.completion_time = _completion_time(status, seen.now)
     if seen.spec:
         status.nodes = f"{_nodes_up(seen, status, phase)}/{seen.spec.num_nodes}"
-        if seen.profile and not phase.finished:
+        if seen.profile and not phase.finished and not _recorded_before(seen, status):
             status.resolved = _resolved(seen, seen.spec)
     return status
 
@@ -162,9 +189,19 @@ def _completion_time(status: TrainingJobStatus, now: datetime) -> str:
 
 
 def _nodes_up(seen: Observed, status: TrainingJobStatus, phase: Phase) -> int:
-    if not status.attempts or phase.suspended or phase.finished:
+    """Pods that run; one that was lost with its node still looks as if it did."""
+    if not status.attempts or status.attempts[-1].end_time or phase.suspended or phase.finished:
         return 0
-    return sum(pod.up and not pod.departed for pod in seen.current_pods(status.attempts[-1].number))
+    return sum(
+        pod.up and not pod.departed and not (pod.leaving and pod.disrupted)
+        for pod in seen.current_pods(status.attempts[-1].number)
+    )
+
+
+def _recorded_before(seen: Observed, status: TrainingJobStatus) -> bool:
+    """An attempt keeps what its profile was when it was made."""
+    attempt = status.attempts[-1] if status.attempts else None
+    return attempt is not None and attempt.end_time is None and attempt.number == seen.status.attempt
 
 
 def _resolved(seen: Observed, spec: TrainingJobSpec) -> Resolved | None:

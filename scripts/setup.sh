@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 UV_VERSION=0.13.9
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/darkroom"
 UV="$CACHE/uv-$UV_VERSION/bin/uv"
+PROMTOOL="$CACHE/bin/promtool"
 
 say() { printf '[setup %3ds] %s\n' "$SECONDS" "$*"; }
 
@@ -46,10 +47,28 @@ lock() { # --universal: one file for every Python and platform; it names no host
 install_cluster() {
   say "Debian packages and Kubernetes binaries (cold: about 8 minutes; then nothing)"
   .venv/bin/python -m localcluster setup
-  if ! command -v lua5.4 >/dev/null; then # runs Argo CD's health check in a test
+}
+
+install_test_tools() { # what only tests run: Argo CD's health check in Lua, the alerts' unit tests
+  local folder
+  if ! command -v lua5.4 >/dev/null; then
     say "Debian package lua5.4"
-    apt-get install --quiet --yes lua5.4
+    quietly apt-get install --yes lua5.4
   fi
+  if [ ! -x "$PROMTOOL" ]; then
+    say "promtool, out of Debian's package prometheus (nothing of it is installed or started)"
+    folder="$(mktemp -d)"
+    chmod 755 "$folder"
+    (cd "$folder" && { quietly apt-get download prometheus || { quietly apt-get update && quietly apt-get download prometheus; }; })
+    dpkg --extract "$folder"/prometheus_*.deb "$folder"
+    install -D "$folder/usr/bin/promtool" "$PROMTOOL"
+    rm -r "$folder"
+  fi
+}
+
+quietly() { # show what a command said only if it failed
+  local log
+  log="$("$@" 2>&1)" || { printf '%s\n' "$log" >&2; return 1; }
 }
 
 case "${1:-all}" in
@@ -58,6 +77,7 @@ case "${1:-all}" in
   all)
     install_python
     install_cluster
+    install_test_tools
     say "ready"
     ;;
   *)

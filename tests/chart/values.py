@@ -37,7 +37,10 @@ EVERYTHING = {
     "serviceAccount": {"name": "trains", "annotations": {"example.com/a": "b"}},
     "log": {"level": "DEBUG", "format": "plain"},
     "reports": {"enabled": True},
-    "metrics": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki/runbooks"},
+    },
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
     "nodeSelector": {"kubernetes.io/os": "linux"},

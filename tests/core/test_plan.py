@@ -242,6 +242,20 @@ def test_an_attempt_that_the_deadline_ended_is_on_record_and_priced():
     assert (world.status["restarts"], world.status["disruptions"]) == (0, 0)
 
 
+def test_a_crash_just_before_the_deadline_keeps_its_cause():
+    world = running(activeDeadlineSeconds=100)
+    world.wait(99)
+    world.end("flowers-1", 1, 70, message(Reason.SOFTWARE_ERROR, 70, error="ValueError: boom"))
+    world.settle()
+    world.wait(1)
+    assert world.look().requeue_after is None  # waits for node 0, which the Job controller has told to leave
+    world.leave("flowers-1")
+    world.settle()
+    assert world.status["attempts"][0]["reason"] == "SoftwareError"
+    assert world.status["failure"]["message"] == "ValueError: boom"
+    assert world.condition("Failed") == ("True", "DeadlineExceeded")
+
+
 def test_a_deadline_that_passed_is_not_moved_any_more():
     world = running(activeDeadlineSeconds=100)
     world.wait(100)

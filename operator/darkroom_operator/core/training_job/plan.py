@@ -98,6 +98,9 @@ def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
         return None
     message = f"activeDeadlineSeconds ({spec.active_deadline_seconds}) passed"
     if record.running:
+        job = seen.jobs.get(record.running.number)
+        if job and job.failing:
+            return None  # it ends by itself, and its own cause is worth more
         return _end_attempt(seen, record, record.running, names.REASON_DEADLINE_EXCEEDED, message)
     return _say(seen, status.failed(names.REASON_DEADLINE_EXCEEDED, message), record)
 
@@ -218,8 +221,8 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     ]
     if healthy and job and len(seen.current_pods(record.running.number)) < spec.num_nodes:
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
-        waits.append(due if due > 0 else None)
-    wait = min((seconds for seconds in waits if seconds is not None), default=None)
+        waits.append(due)
+    wait = min((seconds for seconds in waits if seconds is not None and seconds > 0), default=None)
     return _say(seen, phase, record, create=create, apply=apply, wait=wait)
 
 

@@ -27,5 +27,5 @@ LABEL org.opencontainers.image.title="darkroom-operator" \
       org.opencontainers.image.description="Runs TrainingJobs of darkroom.dev on Kubernetes" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8443
 ENTRYPOINT ["darkroom-operator"]

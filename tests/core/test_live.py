@@ -96,6 +96,16 @@ def test_an_hour_of_training_costs_no_more_than_a_write_in_ten_seconds():
     assert len(world.patches) - before <= 360 + 8
 
 
+def test_an_older_report_of_another_replica_does_not_turn_back_the_clock():
+    world = running()
+    world.wait(30)
+    reported(world, step=50, epoch=5)
+    world.report(step=40, epoch=4)
+    world.live = Live(world.live.uid, 1, START, world.live.report)
+    world.settle()
+    assert world.status["progress"]["epoch"] == 5
+
+
 @pytest.mark.parametrize(
     ("attempt", "uid"),
     [pytest.param(2, None, id="another attempt"), pytest.param(1, "uid-of-a-namesake", id="another job of this name")],
@@ -238,6 +248,7 @@ def test_the_deadline_asks_first_and_its_attempt_is_accounted_for():
     assert (attempt["result"], attempt["reason"]) == ("Failed", "DeadlineExceeded")
     assert world.status["disruptions"] == 0
     assert world.status["progress"]["checkpointStep"] == 12
+    assert [event.reason for event in world.events][-1] == "DeadlineExceeded"
 
 
 def test_whoever_ends_well_while_it_is_asked_to_leave_is_complete():

@@ -8,8 +8,9 @@ import torch
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints
+from darkroom_trainer.host import Host
 from darkroom_trainer.parallel import Group, is_peer_loss, join
-from darkroom_trainer.train import Host, Run, train
+from darkroom_trainer.train import Run, train
 from tests.trainer.toy_task import Toy
 
 

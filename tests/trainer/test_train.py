@@ -9,8 +9,9 @@ import torch
 from darkroom_api.report import TIME_BUCKETS, ExitCode, Reason
 from darkroom_trainer.clock import Clock, now
 from darkroom_trainer.errors import ConfigError, DataError, DivergenceError
+from darkroom_trainer.host import Host
 from darkroom_trainer.tasks import make_task
-from darkroom_trainer.train import Host, Run, train
+from darkroom_trainer.train import Run, train
 from tests.trainer import members
 from tests.trainer.images import vision_config, write_colors
 from tests.trainer.processes import start_node, together, toy_config

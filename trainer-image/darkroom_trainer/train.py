@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -12,40 +11,22 @@ import torch
 from darkroom_api.report import Action, Artifact, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
-from darkroom_trainer.clock import Clock, Eta, Throughput, eta, now, process_start
+from darkroom_trainer.clock import Throughput, eta, now
 from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.data.loader import compute_threads, cpu_limit, make_loader, worker_count
 from darkroom_trainer.data.sampler import Plan, TrainingBatches, derive_seed, share
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import DivergenceError, StorageError
 from darkroom_trainer.evaluate import Evaluator
+from darkroom_trainer.host import Host
 from darkroom_trainer.optim import Precision, make_optimizer, memory_format, set_learning_rate
-from darkroom_trainer.parallel import Group, Pulse, Replica, RunningStatistics
-from darkroom_trainer.report import Reporter, decimal, running
+from darkroom_trainer.parallel import Pulse, Replica, RunningStatistics
+from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.schedule import LearningRate
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity, seed_everything
 from darkroom_trainer.tasks.base import Batch, Task
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Host:
-    """What surrounds a training process; the defaults are a process of its own, as in a notebook or a test.
-
-    stop: whether this process was told to leave; leaving: in which way, asked once it does so; began: called when
-    training begins, from when on `stop` is honoured with a checkpoint; publish: called when `message` has news; tell:
-    called for whoever watches, with the time to the end, or with None at the start and after each evaluation.
-    """
-
-    group: Group = field(default_factory=Group)
-    clock: Clock = field(default_factory=lambda: Clock(process_start()))
-    message: TerminationMessage = field(default_factory=running)
-    stop: Callable[[], bool] = lambda: False
-    leaving: Callable[[], Action] = lambda: Action.YIELD
-    began: Callable[[], None] = lambda: None
-    publish: Callable[[], None] = lambda: None
-    tell: Callable[[Eta | None], None] = lambda _: None
 
 
 def train(config: TrainerConfig, task: Task, host: Host | None = None) -> TerminationMessage:

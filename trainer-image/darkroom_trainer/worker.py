@@ -98,8 +98,9 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     clock = _clock(folder)
 
+    from darkroom_trainer.host import Host
     from darkroom_trainer.parallel import join
-    from darkroom_trainer.train import Host, train
+    from darkroom_trainer.train import train
 
     with clock.spend("rendezvous"):
         group = join()

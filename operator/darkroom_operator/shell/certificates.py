@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -48,9 +49,10 @@ class Signed:
         """From PEM; None for anything else, or if the two do not belong together."""
         try:
             read, private = x509.load_pem_x509_certificate(certificate), load_pem_private_key(key, None)
-        except (ValueError, TypeError):
+            public = read.public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             return None
-        if not isinstance(private, ec.EllipticCurvePrivateKey) or read.public_key() != private.public_key():
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or public != private.public_key():
             return None
         return cls(read, private)
 
@@ -192,7 +194,7 @@ class Certificates:
             try:
                 await self.refresh(datetime.now(UTC))
                 self._complaint = ""
-            except ApiError as error:
+            except (ApiError, OSError) as error:
                 self._complain(error)
             await asyncio.sleep(poll)
 
@@ -226,7 +228,7 @@ class Certificates:
             log.info("made a certificate for %s, good until %s", self._host, pair.leaf.certificate.not_valid_after_utc)
             return pair
 
-    def _complain(self, error: ApiError) -> None:
+    def _complain(self, error: Exception) -> None:
         if str(error) != self._complaint:
             where = f"Secret {self._namespace}/{self._name}"
             log.warning("no certificate for live reports, which training does without: %s: %s", where, error)

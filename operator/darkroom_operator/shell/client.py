@@ -123,8 +123,8 @@ class Client:
         return await self._request("GET", resource, resource.path(namespace, name))
 
     async def document(self, path: str) -> Object:
-        """What the API server publishes about its tokens."""
-        return await self._request("GET", ISSUER, path)
+        """What the API server publishes about its tokens; tried once, for somebody waits for the answer."""
+        return await self._request("GET", ISSUER, path, tries=1)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: Body) -> Object:
         """JSON merge patch; ApiError 409 if `patch` names a resourceVersion that is not the newest."""

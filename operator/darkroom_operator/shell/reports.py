@@ -87,7 +87,7 @@ class Reports:
         await certificates.loaded.wait()
         app = web.Application(client_max_size=MAX_REPORT_BYTES)
         app.add_routes([web.post(report_path("{uid}", "{attempt}"), self.receive)])
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, None, port, ssl_context=certificates.context).start()

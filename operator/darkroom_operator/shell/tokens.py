@@ -11,12 +11,14 @@ import jwt
 from pydantic import BaseModel, ValidationError
 
 from darkroom_api import names
-from darkroom_operator.shell.client import Client
+from darkroom_operator.shell.client import ApiError, Client
 
 KEYS_PATH = "/openid/v1/jwks"
 ISSUER_PATH = "/.well-known/openid-configuration"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with a public key; a token that claims anything else is refused whatever the keys are."""
+LEEWAY_SECONDS = 60.0
+"""By which clocks may differ, as the API server itself has it."""
 KEPT_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 """Between two looks for a key that is not there: tokens with invented keys must not become requests to the API server."""
@@ -45,7 +47,7 @@ class Tokens:
         self._client = client
         self._keys: dict[str, jwt.PyJWK] = {}
         self._issuer = ""
-        self._read_at = float("-inf")
+        self._asked_at = float("-inf")
 
     async def holder(self, token: str) -> Holder:
         """Raises BadTokenError, or ApiError while the cluster's keys cannot be read."""
@@ -57,6 +59,7 @@ class Tokens:
                 algorithms=list(ALGORITHMS),
                 audience=names.REPORT_AUDIENCE,
                 issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "iat", "iss", "aud"]},
             )
             return Holder.model_validate(claims.get("kubernetes.io"))
@@ -66,16 +69,24 @@ class Tokens:
             raise BadTokenError("the token is not bound to a pod") from error
 
     async def _key(self, header: dict[str, Any]) -> jwt.PyJWK:
-        name, age = str(header.get("kid")), time.monotonic() - self._read_at
-        if age > KEPT_SECONDS or (name not in self._keys and age > RETRY_SECONDS):
-            await self._read()
+        name, now = str(header.get("kid")), time.monotonic()
+        if now - self._asked_at > (KEPT_SECONDS if name in self._keys else RETRY_SECONDS):
+            self._asked_at = now
+            try:
+                await self._read()
+            except ApiError:
+                if name not in self._keys:  # those that were good ten minutes ago will do until the API server is back
+                    raise
+        if not self._keys:
+            raise ApiError(0, "Unknown", "they could not be read a moment ago")
         if name not in self._keys:
             raise BadTokenError("the token is signed with a key that the cluster does not publish")
         return self._keys[name]
 
     async def _read(self) -> None:
-        found = await self._client.document(ISSUER_PATH)
-        published = await self._client.document(KEYS_PATH)
-        keys = jwt.PyJWKSet.from_dict(published).keys
-        self._issuer, self._read_at = found["issuer"], time.monotonic()
-        self._keys = {str(key.key_id): key for key in keys if key.key_id}
+        found, published = [await self._client.document(path) for path in (ISSUER_PATH, KEYS_PATH)]
+        try:
+            keys = jwt.PyJWKSet.from_dict(published).keys
+            self._issuer, self._keys = str(found["issuer"]), {str(key.key_id): key for key in keys if key.key_id}
+        except (jwt.PyJWTError, KeyError) as error:
+            raise ApiError(0, "Unusable", f"{KEYS_PATH}: {error}") from error

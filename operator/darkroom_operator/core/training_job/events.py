@@ -54,9 +54,10 @@ def _attempts_ended(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Even
 def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     """A change of Ready's reason that people should hear of."""
     reason, message = _ready(new)
-    if reason == _ready(old)[0] and new.finished == bool(old.finished):
+    ended = new.finished and not old.finished
+    if reason == _ready(old)[0] and not ended:
         return []
-    if new.finished:
+    if ended:
         return [Event("Warning" if new.state == "Failed" else "Normal", reason, message[:1024], "Finish")]
     if reason in _WARNINGS:
         return [Event("Warning", reason, message[:1024])]

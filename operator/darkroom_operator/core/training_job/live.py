@@ -51,6 +51,8 @@ def _due(status: TrainingJobStatus, live: Live) -> bool:
     told = parse_time(stored.report_time) if stored else None
     if stored is None or told is None:
         return True
+    if live.received < told:  # another replica has stored a newer one
+        return False
     if report.epoch != stored.epoch or (report.best and report.best != status.best):
         return True
     age = (live.received - told).total_seconds()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 _LINES_SHOWN = 20
 _BYTES_READ = 16_384
+_FRAME = re.compile(r"\s*$|\t|goroutine \d+ \[|created by |\S+\(.*\)$")
+"""A line of the stack trace with which a Go program that panics ends its log: the cause stands above."""
 
 
 class ClusterError(Exception):
@@ -21,11 +25,14 @@ class StartError(ClusterError):
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log, indented; logs grow large, so only the end of the file is read."""
+    """The last lines of a log, a final stack trace left out, indented; only the end of a long file is read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _BYTES_READ))
             text = file.read().decode(errors="replace")
     except OSError as error:
         return f"  (no log: {error.strerror})"
-    return "\n".join(f"  {line}" for line in text.splitlines()[-_LINES_SHOWN:]) or "  (the log is empty)"
+    lines = text.splitlines()
+    frames = sum(1 for _ in itertools.takewhile(_FRAME.match, reversed(lines)))
+    cause = lines[: len(lines) - frames] or lines
+    return "\n".join(f"  {line}" for line in cause[-_LINES_SHOWN:]) or "  (the log is empty)"

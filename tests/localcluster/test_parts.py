@@ -70,6 +70,18 @@ def test_start_error_shows_the_end_of_the_log(tmp_path: Path) -> None:
     assert "no log" in tail(tmp_path / "missing.log")
 
 
+def test_start_error_shows_the_cause_of_a_panic_and_not_its_stack(tmp_path: Path) -> None:
+    log = tmp_path / "etcd.log"
+    calls = [
+        f"go.etcd.io/etcd/embed.call{n}({{0x7ff{n}, 0xc}}, ...)\n\tgo.etcd.io/etcd/embed.go:{n} +0x4b"
+        for n in range(30)
+    ]
+    log.write_text(
+        "\n".join(["panic: no space left on device", "", "goroutine 1 [running]:", *calls, "main.main()", ""])
+    )
+    assert tail(log) == "  panic: no space left on device"
+
+
 def test_processes_finds_its_own_and_kills_no_other(tmp_path: Path) -> None:
     mine, other = Processes(tmp_path / "a"), Processes(tmp_path / "ab")
     mine.start("one", ["sleep", "300"])

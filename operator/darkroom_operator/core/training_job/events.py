@@ -46,7 +46,8 @@ def _attempts_ended(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Even
     for attempt in new.attempts or []:
         if attempt.end_time and attempt.uid not in ended:
             bad = attempt.result in ("Failed", "Disrupted")
-            note = f"attempt {attempt.number} ended: {attempt.result}, {attempt.reason}: {attempt.message}"
+            result = attempt.result if attempt.reason == attempt.result else f"{attempt.result}, {attempt.reason}"
+            note = f"attempt {attempt.number} ended: {result}: {attempt.message}"
             found.append(Event("Warning" if bad else "Normal", f"Attempt{attempt.result}", note[:1024], "EndAttempt"))
     return found
 

@@ -82,14 +82,15 @@ def pending(message: str, reason: str = names.REASON_PENDING) -> Phase:
 def of_attempt(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> Phase:
     """Where a running attempt stands: the first check that answers wins."""
     job, pods = seen.jobs.get(attempt.number), seen.current_pods(attempt.number)
+    # why it stops is told once: that the next pod ends is no news
+    why = _said_before(seen, names.REASON_STOPPING)
     if job is None or job.deleting:
         reason = names.REASON_SUSPENDED if seen.told[0] == names.REASON_SUSPENDED else names.REASON_STOPPING
         return stopping(
-            f"attempt {attempt.number} is being stopped; the next one follows when its pods have gone", reason
+            why or f"attempt {attempt.number} is being stopped; the next follows when its pods have gone", reason
         )
     if words := _ending(job, pods):
-        # told once: the next pod to end is no news
-        return stopping(_said_before(seen, names.REASON_STOPPING) or f"attempt {attempt.number}: {words}")
+        return stopping(why or f"attempt {attempt.number}: {words}")
     up = sum(pod.up and not pod.departed for pod in pods)
     if up >= spec.num_nodes:
         return Phase("Running", names.REASON_RUNNING, f"attempt {attempt.number}: every node runs", ready=True)

@@ -143,8 +143,8 @@ def train(target: Target) -> dict[str, Any]:
         if line != told:
             told = line
             say(line)
-        if logs is None and status.get("nodes", "0").startswith(("1", "2")):
-            logs = _follow_logs(target, f"job/{status['attempts'][-1]['job']}")
+        if logs is None and status.get("state") == "Running":
+            logs = _follow_logs(target, status["attempts"][-1]["job"])
         if status.get("finished"):
             if logs:
                 logs.join(timeout=10)
@@ -157,11 +157,11 @@ def _state_line(status: dict[str, Any]) -> str:
     return f"{status.get('state', 'accepted')}, nodes {status.get('nodes', '-')}: {ready.get('message', '')}"
 
 
-def _follow_logs(target: Target, what: str) -> threading.Thread:
-    """Print node 0's log lines while it runs."""
+def _follow_logs(target: Target, job: str) -> threading.Thread:
+    """Print the log lines of all nodes while they run: rank 0, which reports, may be on any of them."""
 
     def follow() -> None:
-        selector = f"job-name={what.split('/')[1]},batch.kubernetes.io/job-completion-index=0"
+        selector = f"job-name={job}"
         command = ["kubectl", "--namespace", NAMESPACE, "logs", "--follow", "--selector", selector, "--tail=-1"]
         with subprocess.Popen(command, env=target.environment, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():

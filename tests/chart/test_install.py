@@ -64,6 +64,16 @@ def test_install_yaml_is_accepted(cluster: Cluster) -> None:
     cluster.kubectl("delete", "crd", CRD)
 
 
+def test_helm_takes_over_what_kubectl_installed(cluster: Cluster, helm: Helm) -> None:
+    cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/install.yaml"))
+    take_over = ("--namespace", "darkroom-system", "--take-ownership", "--force-conflicts")
+    helm.run("upgrade", "--install", "darkroom", CHART, *take_over)
+    helm.run("uninstall", "darkroom", "--namespace", "darkroom-system")
+    assert "darkroom" not in cluster.kubectl("--namespace", "darkroom-system", "get", "deployments", "-o", "name")
+    cluster.kubectl("delete", "crd", CRD)
+    cluster.kubectl("delete", "namespace", "darkroom-system", "--wait=false")
+
+
 def test_install_upgrade_uninstall(cluster: Cluster, helm: Helm) -> None:
     release = ("darkroom", CHART, "--namespace", "release", "--create-namespace")
     helm.run("install", *release)

@@ -349,7 +349,7 @@ def test_a_deleted_job_of_a_running_attempt_costs_nothing_but_the_attempt():
             PROFILES,
             {"vision": VISION | {"future": 1}},
             "InvalidSpec",
-            ["spec.vision.future"],
+            ["spec.vision.future: no such field in this version"],
             id="a newer version's field",
         ),
     ],

@@ -133,5 +133,7 @@ def describe_errors(error: ValidationError, root: str) -> list[str]:
     lines = []
     for problem in error.errors():
         path = ".".join([root, *(str(part) for part in problem["loc"])])
-        lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}")
+        unknown = problem["type"] == "extra_forbidden"
+        text = "no such field in this version" if unknown else problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{path}: {text}")
     return lines

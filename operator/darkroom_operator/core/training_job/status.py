@@ -107,7 +107,8 @@ def _ending(job: Job, pods: list[Pod]) -> str | None:
     if failed := next((pod for pod in pods if pod.phase == "Failed"), None):
         code = failed.terminated.exit_code if failed.terminated else "unknown"
         how = failed.disrupted or f"exit code {code}"
-        return f"node {failed.index} in pod {failed.name} has failed ({how}); the others are being stopped"
+        others = "; the others are being stopped" if len(pods) > 1 else ""
+        return f"node {failed.index} in pod {failed.name} has failed ({how}){others}"
     for pod in pods:
         if pod.leaving and pod.disrupted:
             return (
@@ -115,8 +116,8 @@ def _ending(job: Job, pods: list[Pod]) -> str | None:
                 f"{pod.node or 'the node'} returns, is deleted or is tainted out-of-service"
             )
         if pod.leaving:
-            return f"pod {pod.name} is being deleted; the others are stopped when it has gone"
-    return "a pod has failed; the others are being stopped" if job.failing else None
+            return f"pod {pod.name} is being deleted"
+    return "a pod has failed" if job.failing else None
 
 
 def _cannot_start(seen: Observed, pods: list[Pod]) -> Phase | None:

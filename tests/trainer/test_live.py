@@ -35,8 +35,8 @@ def line_to(server_environ: dict[str, str], obeyed: list[Action] | None = None) 
     return Line(server_environ["DARKROOM_REPORT_URL"], token, context, heard.append, QUICK)
 
 
-def facts(step: int, **fields) -> TerminationMessage:
-    return running().model_copy(update={"step": step, "steps": 100, "epochs": 10} | fields)
+def facts(at: int, **fields) -> TerminationMessage:
+    return running().model_copy(update={"step": at, "steps": 100, "epochs": 10} | fields)
 
 
 # --- Whole trainings ---
@@ -206,6 +206,16 @@ def test_what_cannot_be_understood_opens_no_line(tmp_path, capfd, given, said):
     there = {} if given is None else environ(free_port(), tmp_path / "token") | given
     assert Line.open(there, print) is None
     assert said in capfd.readouterr().out
+
+
+def test_a_report_that_makes_no_sense_is_passed_over(server):
+    line = line_to(server.environ)
+    line.tell(facts(1, step=-1), Eta(5.0))
+    eventually(lambda: line._failures, what="a failure")
+    line.tell(facts(2), Eta(5.0))
+    eventually(lambda: server.received, what="the next report")
+    assert server.received[0].body["step"] == 2
+    line.close()
 
 
 def test_metrics_are_copied_when_they_are_told(server):

@@ -10,7 +10,7 @@ import random
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -89,16 +89,22 @@ class Line:
             self._changed.notify()
 
     def _run(self) -> None:
-        while (report := self._next()) is not None:
+        while not self._closed:
             try:
-                reply = self._deliver(report)
-            except Exception as error:  # a report is never worth a training
+                self._report()
+            except Exception as error:  # a report is never worth a training, whatever is wrong with it
                 self._failed(error)
-                continue
-            if self._failures >= TRIES:
-                _say("live reports get through again")
-            self._failures = 0
-            self._obey(Action(reply.action))
+
+    def _report(self) -> None:
+        """Wait for the next report, and deliver it."""
+        report = self._next()
+        if report is None:
+            return
+        reply = self._deliver(report)
+        if self._failures >= TRIES:
+            _say("live reports get through again")
+        self._failures = 0
+        self._obey(Action(reply.action))
 
     def _next(self) -> LiveReport | None:
         """Wait until a report is due; None once the line is closed."""
@@ -160,4 +166,5 @@ def _whole(seconds: float | None) -> int | None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    with suppress(OSError, ValueError):  # standard output may be gone
+        print(text, flush=True)

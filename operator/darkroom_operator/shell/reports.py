@@ -52,16 +52,15 @@ class Pace:
         now = self._clock()
         left, since = self._buckets.pop(uid, (BURST, now))
         left = min(BURST, left + (now - since) * PER_SECOND)
-        self._buckets[uid] = (max(0.0, left - 1.0), now)
+        allowed = left >= 1.0
+        self._buckets[uid] = (left - allowed, now)
         self._forget(now)
-        return left >= 1.0
+        return allowed
 
     def _forget(self, now: float) -> None:
-        """Those that have been silent long enough to be full again; the oldest come first."""
-        while (oldest := next(iter(self._buckets))) and now - self._buckets[oldest][1] > BURST / PER_SECOND:
+        """Those that have been silent long enough to be full again; the oldest come first, the one just served is last."""
+        while now - self._buckets[oldest := next(iter(self._buckets))][1] > BURST / PER_SECOND:
             del self._buckets[oldest]
-            if not self._buckets:
-                return
 
 
 class Reports:

@@ -1,6 +1,7 @@
 """A real control plane with fake nodes: pods run when KWOK says so, and end as an annotation tells them to."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def operator(
 @pytest.fixture
 def namespace(kube: Kube) -> Iterator[str]:
     """A namespace for one test."""
-    name = f"test-{next(_numbers)}"
+    name = f"test-{os.getpid()}-{next(_numbers)}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
     yield name

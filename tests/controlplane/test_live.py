@@ -52,7 +52,8 @@ def flowers(kube: Kube, listening: OperatorProcess) -> Iterator[Callable[..., Fl
 
 
 def first_pod(job: Flowers, attempt: int = 1) -> Reporter:
-    return Reporter(job.kube, job.pods(attempt)[0])
+    pods = eventually(lambda: job.pods(attempt), what=f"pods of attempt {attempt}: {job.status}")
+    return Reporter(job.kube, pods[0])
 
 
 def reports(pod: Reporter, **fields: Any) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_with_the_operator_away_nothing_is_lost_but_liveness(flowers, listening)
     assert pod.try_to_post({"sequence": 2, "step": 20})[0] == 0
     listening.start()
     reports(pod, sequence=3, step=40, steps=100, epoch=4, epochs=10)
-    eventually(lambda: job.status["progress"]["step"] == 40, what="progress again")
+    eventually(lambda: job.status.get("progress", {}).get("step") == 40, what="progress again")
     job.end(1, 0, 0)
     assert job.reaches("Complete")["attempt"] == 1
 

@@ -1,6 +1,7 @@
 """An API server with the CRD, without nodes, and a proxy in front of it that can do everything a bad network does."""
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -42,7 +43,7 @@ def kube(cluster: Cluster) -> Kube:
 @pytest.fixture
 def namespace(kube: Kube) -> Iterator[str]:
     """A namespace for one test."""
-    name = f"shell-{next(_numbers)}"
+    name = f"shell-{os.getpid()}-{next(_numbers)}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
     yield name

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom_api.v1alpha1.vision import Optimizer, Schedule
+from darkroom_api.v1alpha1.vision import Optimizer, Schedule, Vision
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import ConfigError
-from darkroom_trainer.optim import make_optimizer
+from darkroom_trainer.optim import make_optimizer, memory_format
 from darkroom_trainer.schedule import LearningRate
 
 CPU = torch.device("cpu")
@@ -79,6 +79,21 @@ def test_frozen_weights_are_not_optimized():
     model[0].requires_grad_(requires_grad=False)
     optimizer = make_optimizer(model, Optimizer(), device=CPU)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "told", "expected"),
+    [
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], "Auto", torch.channels_last),
+        ([nn.Conv2d(3, 4, 16), nn.Linear(4, 4)], "Auto", torch.contiguous_format),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], "Contiguous", torch.contiguous_format),
+        ([nn.Linear(4, 4)], "ChannelsLast", torch.channels_last),
+    ],
+    ids=["convolutional", "a transformer cuts patches by one", "told not to", "told to"],
+)
+def test_memory_format(layers, told, expected):
+    content = {"data": {"claim": "x"}, "model": {"architecture": "resnet18"}, "memoryFormat": told}
+    assert memory_format(Vision.model_validate(content, strict=False), nn.Sequential(*layers)) == expected
 
 
 def test_a_value_that_torch_refuses_names_the_field():

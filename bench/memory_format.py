@@ -13,11 +13,11 @@ from torch.nn import functional
 from darkroom_trainer.models import build_model
 
 NETWORKS = {
-    "resnet18": (32, 64), "resnet50": (96, 8), "mobilenet_v3_small": (96, 16), "efficientnet_b0": (96, 8),
+    "resnet18": (64, 32), "resnet50": (96, 8), "mobilenet_v3_small": (96, 16), "efficientnet_b0": (96, 8),
     "densenet121": (64, 8), "convnext_tiny": (64, 8), "vgg11": (64, 8),
 }  # fmt: skip
 """Image size and batch of each."""
-ROUNDS = 6
+ROUNDS = 12
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 

@@ -82,18 +82,28 @@ def test_frozen_weights_are_not_optimized():
 
 
 @pytest.mark.parametrize(
-    ("layers", "told", "expected"),
+    ("layers", "fields", "device", "expected"),
     [
-        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], "Auto", torch.channels_last),
-        ([nn.Conv2d(3, 4, 16), nn.Linear(4, 4)], "Auto", torch.contiguous_format),
-        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], "Contiguous", torch.contiguous_format),
-        ([nn.Linear(4, 4)], "ChannelsLast", torch.channels_last),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 64}, "cpu", torch.channels_last),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 32}, "cpu", torch.contiguous_format),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 32}, "cuda", torch.channels_last),
+        ([nn.Conv2d(3, 4, 16), nn.Linear(4, 4)], {}, "cuda", torch.contiguous_format),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"memoryFormat": "Contiguous"}, "cuda", torch.contiguous_format),
+        ([nn.Linear(4, 4)], {"memoryFormat": "ChannelsLast"}, "cpu", torch.channels_last),
     ],
-    ids=["convolutional", "a transformer cuts patches by one", "told not to", "told to"],
+    ids=[
+        "convolutional",
+        "small images",
+        "small on a GPU",
+        "a transformer cuts patches by one",
+        "told not to",
+        "told to",
+    ],
 )
-def test_memory_format(layers, told, expected):
-    content = {"data": {"claim": "x"}, "model": {"architecture": "resnet18"}, "memoryFormat": told}
-    assert memory_format(Vision.model_validate(content, strict=False), nn.Sequential(*layers)) == expected
+def test_memory_format(layers, fields, device, expected):
+    content = {"data": {"claim": "x"}, "model": {"architecture": "resnet18"}, **fields}
+    vision = Vision.model_validate(content, strict=False)
+    assert memory_format(vision, nn.Sequential(*layers), torch.device(device)) == expected
 
 
 def test_a_value_that_torch_refuses_names_the_field():

@@ -73,11 +73,16 @@ class Precision:
         return torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
 
 
-def memory_format(vision: Vision, model: nn.Module) -> torch.memory_format:
+_LEAST_ON_CPU = 64
+"""Pixels below which a CPU's kernels lose by channels-last: the last layers' maps are a pixel or two wide."""
+
+
+def memory_format(vision: Vision, model: nn.Module, device: torch.device) -> torch.memory_format:
     """Layout of image tensors. Auto: channels-last for convolutional networks, as tensor cores and CPUs' kernels want it."""
     if vision.memory_format == "Auto":
         convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
-        channels_last = convolutions > 1  # a lone one cuts a transformer's patches
+        worthwhile = device.type == "cuda" or vision.image_size >= _LEAST_ON_CPU
+        channels_last = worthwhile and convolutions > 1  # a lone one cuts a transformer's patches
     else:
         channels_last = vision.memory_format == "ChannelsLast"
     return torch.channels_last if channels_last else torch.contiguous_format

@@ -108,7 +108,7 @@ class Run:
         device = self.group.device
         self.precision = Precision.of(self.vision, device)
         model = self.task.build_model()
-        self.memory_format = memory_format(self.vision, model)
+        self.memory_format = memory_format(self.vision, model, device)
         model = model.to(device, memory_format=self.memory_format).train()
         ema = Ema(model, decay=float(self.vision.ema.decay), batch=self.plan.batch) if self.vision.ema else None
         return Learner(model, make_optimizer(model, self.vision.optimizer, device=device), self.precision.scaler(), ema)

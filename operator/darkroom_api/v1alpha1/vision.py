@@ -320,9 +320,9 @@ class Vision(Model):
             description="Auto: bfloat16 on a GPU that has it, else float16 with loss scaling on a GPU, else float32."
         ),
     ] = Precision.AUTO
-    memory_format: Annotated[MemoryFormat, Field(description="Auto: channels-last for convolutional networks.")] = (
-        MemoryFormat.AUTO
-    )
+    memory_format: Annotated[
+        MemoryFormat, Field(description="Auto: channels-last for convolutional networks; without a GPU from 64 px on.")
+    ] = MemoryFormat.AUTO
     workers: Annotated[
         int | Literal["Auto"],
         WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^Auto$", "maxLength": 4}),

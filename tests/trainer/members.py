@@ -59,6 +59,20 @@ def gradient_member(config: TrainerConfig) -> dict[str, np.ndarray]:
     return state
 
 
+def split_view_member(config: TrainerConfig) -> Exception | None:
+    """Each process has other files in its folder; what the run says of it."""
+    group = join()
+    task = Toy(config)
+    task.faults["fingerprint"] = str(group.rank)
+    try:
+        Run(config, task, Host(group=group))
+    except Exception as error:
+        return error
+    finally:
+        group.leave()
+    return None
+
+
 def evaluate_member(config: TrainerConfig) -> dict[str, float]:
     """Metrics of the validation split with the initial weights."""
     torch.set_num_threads(1)

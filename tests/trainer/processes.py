@@ -113,10 +113,10 @@ class Node:
     def wait(self, timeout: float = 150) -> "Node":
         began = time.monotonic()
         try:
-            self.output = self.process.communicate(timeout=timeout)[0]
+            self.output += self.process.communicate(timeout=timeout)[0]
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.output = self.process.communicate()[0]
+            self.output += self.process.communicate()[0]
             raise AssertionError(f"the launcher did not end: {self.output}") from None
         self.ended_after = time.monotonic() - began
         self.code = self.process.returncode
@@ -127,6 +127,7 @@ class Node:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             line = self.process.stdout.readline()
+            self.output += line
             if text in line or not line:
                 assert text in line, "the launcher ended before"
                 return

@@ -98,7 +98,7 @@ def export_and_compare(model, architecture, size, folder) -> None:
         "stem": "Standard",
         "imageSize": size,
         "classes": [str(index) for index in range(CLASSES)],
-        "preprocessing": {},
+        "preprocessing": {"resize": size, "crop": size, "mean": [0, 0, 0], "std": [1, 1, 1]},
     }
     export_model(model, folder / "model", description=description, metrics={})
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))

@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -15,10 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from darkroom_trainer.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoints
+from darkroom_trainer.checkpoint import MANIFEST, OWNER, STATE, WEIGHTS, Checkpoints
 from darkroom_trainer.errors import ConfigError, DataError, StorageError
 from darkroom_trainer.state import check_identity, identity
+from darkroom_trainer.train import Host, Run
 from tests.trainer.processes import toy_config
+from tests.trainer.toy_task import Toy
 from tests.unprivileged import as_nobody
 
 IDENTITY = {"fingerprint": "f", "microBatch": 4, "vision": {}}
@@ -40,7 +44,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def names(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    return sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.name != OWNER)
 
 
 def test_what_is_saved_is_read_back(checkpoints, tmp_path):
@@ -96,6 +100,29 @@ def test_a_damaged_checkpoint_is_passed_over(checkpoints, caplog, file, damage):
     assert checkpoints.newest().saved.step == 2
 
 
+def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
+    """The run went back behind it: the next save is the newest, and with keep 1 it is the only one."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.open()
+    (save(checkpoints, 20).folder / STATE).write_bytes(b"")
+    assert checkpoints.newest() is None
+    save(checkpoints, 5)
+    assert names(tmp_path) == ["step-00000005"]
+    assert checkpoints.newest().saved.step == 5
+
+
+def test_a_later_start_of_the_run_takes_the_folder_over(checkpoints, tmp_path):
+    """A node that was lost and comes back must not save, nor prune what its successor saved."""
+    save(checkpoints, 1)
+    later = Checkpoints(tmp_path / "checkpoints", keep=2)
+    later.open()
+    with pytest.raises(StorageError, match=rf"taken over by a later start of the run \(process {os.getpid()} on "):
+        save(checkpoints, 9)
+    assert names(tmp_path) == ["step-00000001"]
+    save(later, 2)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
 def test_no_code_runs_when_a_checkpoint_is_read(checkpoints):
     """A pickle that would call something is refused by weights_only."""
     saved = checkpoints.save(1, tensors(1), {"evil": Evil()}, identity=IDENTITY, best_step=None)
@@ -124,11 +151,11 @@ def _save_forever(folder: Path, start: int) -> None:
 
 
 def test_a_kill_at_any_instant_never_costs_the_last_good_checkpoint(tmp_path):
-    """A process that saves without pause is killed at 25 random instants."""
+    """A process that saves without pause is killed at 15 random instants."""
     context, dice, last = multiprocessing.get_context("forkserver"), random.Random(4), 0
     context.set_forkserver_preload(["torch", "darkroom_trainer.checkpoint", "tests.trainer.test_checkpoint"])
     folder = tmp_path / "checkpoints"
-    for _ in range(25):
+    for _ in range(15):
         process = context.Process(target=_save_forever, args=(folder, last))
         process.start()
         deadline = time.monotonic() + 60
@@ -168,16 +195,48 @@ def test_a_full_disk_names_the_folder_and_costs_nothing(checkpoints, tmp_path):
     assert checkpoints.newest().saved.step == 1
 
 
-def test_no_space_left_is_said_in_plain_words(checkpoints, tmp_path, monkeypatch):
+@pytest.fixture
+def small_volume(tmp_path):
+    """A file system of 3 MiB."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mounting a small volume needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(("weights", "state"), [(900_000, 0), (1000, 900_000)], ids=["at the weights", "at the state"])
+def test_a_volume_without_space_is_said_in_plain_words(small_volume, weights, state):
+    """Safetensors and torch answer ENOSPC with errors of their own."""
+    checkpoints = Checkpoints(small_volume / "checkpoints", keep=2)
+    checkpoints.open()
     save(checkpoints, 1)
-
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("darkroom_trainer.checkpoint.torch.save", full)
     with pytest.raises(StorageError, match="no space left on its volume; the checkpoints before it are untouched"):
-        save(checkpoints, 2)
-    assert names(tmp_path) == ["step-00000001"]
+        checkpoints.save(2, tensors(2, weights), {"m": torch.zeros(state)}, identity=IDENTITY, best_step=None)
+    assert names(small_volume) == ["step-00000001"]
+    assert checkpoints.newest().saved.step == 1
+
+
+def test_a_model_that_finds_no_space_names_its_folder(small_volume):
+    """The run itself is complete, and its checkpoints are elsewhere."""
+    config = toy_config(small_volume, faults={"samples": 48}, schedule={"epochs": 1, "warmupEpochs": "0"})
+    run = Run(config, Toy(config), Host())
+    (small_volume / "ballast").write_bytes(bytes(shutil.disk_usage(small_volume).free))
+    with pytest.raises(StorageError, match=r"model could not be written to .*run/model: no space left"):
+        run._export({})
+
+
+def test_a_read_only_volume_is_found_out_before_training(small_volume):
+    save_one = Checkpoints(small_volume / "checkpoints", keep=1)
+    save_one.open()
+    save(save_one, 1)
+    subprocess.run(["mount", "-o", "remount,ro", small_volume], check=True)
+    with pytest.raises(
+        ConfigError, match=r"runDir: .*/checkpoints cannot be written: Read-only file system; the claim"
+    ):
+        Checkpoints(small_volume / "checkpoints", keep=1).open()
+    assert save_one.newest().saved.step == 1
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_training(tmp_path):

@@ -1,6 +1,8 @@
 """From files to batches: every mode that PNG and JPEG come in, damaged files, and pixels that follow from a key."""
 
+import errno
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -20,6 +22,7 @@ from darkroom_trainer.data.decode import ImageError, decode
 from darkroom_trainer.data.folder import read_folder
 from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training
+from darkroom_trainer.errors import StorageError, headline
 from darkroom_trainer.tasks.base import SampleRef
 from tests.trainer.images import COLORS, noisy, write_colors
 
@@ -206,6 +209,35 @@ def test_the_same_pixels_on_every_machine(tmp_path):
     listing = read_folder(tmp_path / "data", shares=SHARES).splits["train"]
     pixels = FolderImages(listing, pad, size=32, seed=1)[SampleRef(0, 1)].pixels
     assert zlib.crc32(pixels.tobytes()) == 404051772
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_volume_that_is_away_makes_no_image_corrupt(images, monkeypatch, number):
+    """Such a run is worth a restart; counted as corrupt, it would end as a data error, which is for good."""
+
+    def away(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(decoding.Image, "open", away)
+    with pytest.raises(StorageError, match=rf"/blue/.*\.png cannot be read: {os.strerror(number)}"):
+        images[SampleRef(0, 0)]
+
+
+class Away:
+    """A split whose volume went away."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, ref: SampleRef) -> None:
+        raise StorageError("/data/x.png cannot be read: Stale file handle")
+
+
+def test_an_error_of_a_loader_process_keeps_its_class_and_its_words():
+    loader = DataLoader(Away(), batch_size=1, num_workers=1, multiprocessing_context="forkserver")
+    with pytest.raises(StorageError) as error:
+        next(iter(loader))
+    assert headline(error.value) == "/data/x.png cannot be read: Stale file handle"
 
 
 def test_drawing_a_sample_leaves_the_global_random_states_alone(images):

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from darkroom_trainer.errors import ConfigError
+from darkroom_trainer.errors import ConfigError, StorageError
 from darkroom_trainer.export import export_model, load_model
 from darkroom_trainer.models import build_model
 
@@ -68,7 +68,7 @@ def test_a_later_export_replaces_the_earlier_one(exported):
 def test_a_failed_export_leaves_the_earlier_one_whole(exported, monkeypatch):
     before = load_model(exported)[1]
     monkeypatch.setattr("safetensors.torch.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match=r"could not be written to .*/model: disk full"):
         export_model(small_model(seed=1), exported, description=DESCRIPTION, metrics={})
     assert load_model(exported)[1] == before
     assert len(list(exported.iterdir())) == 2
@@ -89,6 +89,12 @@ def test_weights_of_another_export_are_refused(exported, tmp_path):
         pytest.param(lambda d: json.dumps(d | {"architecture": "resnet0"}), "resnet0", id="unknown network"),
         pytest.param(lambda _: json.dumps({"format": 1}), "lacks architecture", id="incomplete"),
         pytest.param(lambda d: json.dumps(d | {"classes": ["one"]}), "do not fit", id="other class count"),
+        pytest.param(
+            lambda d: json.dumps(d | {"preprocessing": {"resize": 32, "crop": 32}}),
+            r"lacks preprocessing\.mean, preprocessing\.std",
+            id="incomplete preprocessing",
+        ),
+        pytest.param(lambda d: json.dumps(d | {"weights": "x"}), r"lacks weights\.sha256", id="no digest"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(exported, change, message):

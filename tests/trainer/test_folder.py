@@ -119,6 +119,10 @@ def test_listing_opens_and_stats_nothing(tmp_path, monkeypatch):
         pytest.param(["cat/1.png", "dog/1.txt"], None, r"class folder .*/dog has no PNG .*\(1 files of other", id="empty"),
         pytest.param(["cat/1.png", "dog/1.png", "dog/2.png"], None, "'cat' has 1 image", id="too small a class"),
         pytest.param(["train/a/1.png", "train/b/1.png"], None, "none named `val`", id="no val folder"),
+        pytest.param(
+            ["train/a/1.png", "train/b/1.png", "valid/a/1.png"], None, "there are train, valid", id="val misspelt"
+        ),
+        pytest.param(["Train/a/1.png", "Val/a/1.png"], None, "/Train would be a class: the split folders", id="case"),
         pytest.param(["train/a/1.png", "val/a/1.png"], None, r"train has one class", id="one class in train"),
         pytest.param(
             ["train/a/1.png", "train/b/1.png", "val/a/1.png"], None, r"val lacks classes .*: b", id="missing in val"
@@ -141,7 +145,8 @@ def test_listing_opens_and_stats_nothing(tmp_path, monkeypatch):
         ),
         pytest.param(
             [*numbered("a", 5), *numbered("b", 5)], Shares(0.8, 0.19, 0.01),
-            r"share of 0\.01 leaves split `test` without images \(10 images in 2 classes\)", id="tiny share",
+            r"share of 0\.01 leaves split `test` without images \(10 images in 2 classes\): choose other shares",
+            id="tiny share",
         ),
     ],
 )  # fmt: skip

@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,61 +28,76 @@ from tests.trainer.processes import free_port, pair_environ, start_node, toy_con
     [
         pytest.param({"do": "raise"}, 70, "SoftwareError", "KeyError: 'no such thing", id="a worker raises"),
         pytest.param({"do": "exit", "code": 65}, 65, "DataError", "exit code 65", id="a worker exits 65"),
-        pytest.param({"do": "kill"}, 137, "Killed", "SIGKILL", id="a worker is killed"),
+        pytest.param({"do": "kill", "workers": 1}, 137, "Killed", "SIGKILL", id="a worker is killed"),
     ],
 )
 def test_the_failing_worker_decides(tmp_path, fault, code, reason, error):
-    """Rank 1 fails at its second step; rank 0 loses its peer, which is no cause."""
-    config = toy_config(tmp_path, faults={"at_step": 2, "rank": 1, **fault})
+    """Rank 1 fails at its second step; rank 0 loses its peer, which is no cause. No loader process stays behind."""
+    config = toy_config(tmp_path, faults={"at_step": 2, "rank": 1, **fault}, workers=fault.pop("workers", 0))
     node = start_node(config, tmp_path, processes=2).wait()
     message = node.message
     assert (node.code, message.exit_code, message.reason) == (code, code, reason), node.output
     assert error in message.error
     assert message.rank == 1
     assert message.steps == 50
+    assert eventually(lambda: not processes_with(str(node.log)))
     assert set(message.time) == set(TIME_BUCKETS)
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of processes whose environment has `text`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if text.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text())
+    return found
+
+
+def eventually(holds: Callable[[], bool], timeout: float = 60) -> bool:
+    deadline = time.monotonic() + timeout
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
 
 
 def test_configuration_errors_name_the_field_and_start_nothing(tmp_path):
     wire = toy_config(tmp_path).to_wire()
     wire["vision"]["batchSize"] = "many"
     wire["vision"]["optimiser"] = {}
-    began = time.monotonic()
     node = start_node(json.dumps(wire), tmp_path).wait()
     assert (node.code, node.message.reason) == (78, "ConfigError")
     assert "vision.batchSize: Input should be a valid integer" in node.message.error
     assert "vision.optimiser: no such field" in node.message.error
     assert "darkroom: ConfigError (78)" in node.output
-    assert time.monotonic() - began < 20  # torch is not even imported
 
 
 def test_sigterm_while_waiting_for_another_node_is_answered_at_once(tmp_path):
-    config = toy_config(tmp_path)
-    node = start_node(config, tmp_path, **pair_environ(1, free_port()))  # nobody listens there
-    time.sleep(8)
-    assert node.process.poll() is None
-    node.terminate()
-    node.wait(15)
+    """Torch blocks for a minute in its question to a node 0 that takes the call and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(120)
+        node = start_node(toy_config(tmp_path), tmp_path, **pair_environ(1, mute.getsockname()[1]))
+        call, _ = mute.accept()
+        node.terminate()
+        node.wait(50)
+        call.close()
     assert (node.code, node.message.reason) == (75, "AskedToLeave")
-    assert node.ended_after < 10
+    assert node.ended_after < 30
 
 
 def test_sigterm_to_one_of_two_nodes_both_leave_at_the_same_step(tmp_path):
     port, config = free_port(), toy_config(tmp_path, faults={"step_sleep": 0.05}, schedule={"epochs": 200})
     nodes = [start_node(config, tmp_path, **pair_environ(rank, port)) for rank in (0, 1)]
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run/metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
+    assert eventually((tmp_path / "run/metrics.jsonl").exists, 120)
     nodes[1].terminate()
     messages = [node.wait().message for node in nodes]
     assert [node.code for node in nodes] == [75, 75], [node.output for node in nodes]
-    assert nodes[1].ended_after < 15
+    assert nodes[1].ended_after < 25
     assert {message.reason for message in messages} == {"AskedToLeave"}
     steps = {(message.step, message.checkpoint_step) for message in messages}
     assert len(steps) == 1
     step, saved = steps.pop()
-    assert step == saved > 1
+    assert step == saved > 0
     for message in messages:
         assert (tmp_path / "run" / message.checkpoint.path / "manifest.json").exists()
         assert message.error is None
@@ -91,18 +109,19 @@ def test_two_nodes_learn_and_account_for_their_time(tmp_path):
     config = toy_config(
         tmp_path, batchSize=64, schedule={"epochs": 24}, optimizer={"learningRate": "0.1"}, ema={"decay": "0.9"}
     )
-    began = time.monotonic()
-    nodes = [start_node(config, tmp_path, **pair_environ(rank, port, backend="static")) for rank in (0, 1)]
+    nodes, walls = [], []
+    for rank in (0, 1):
+        walls.append(-time.time())
+        nodes.append(start_node(config, tmp_path, **pair_environ(rank, port, backend="static")))
     messages = [node.wait().message for node in nodes]
-    wall = time.monotonic() - began
+    walls = [wall + node.log.stat().st_mtime for wall, node in zip(walls, nodes, strict=True)]
     assert [node.code for node in nodes] == [0, 0], [node.output for node in nodes]
-    for message in messages:
+    for message, wall in zip(messages, walls, strict=True):
         metrics = {metric.name: float(metric.value) for metric in message.metrics}
         assert message.metrics[0].name == "test/top1"
         assert metrics["test/top1"] > 0.94
         assert metrics["test/count"] == 297
-        # `wall` waits for the slower one, and has what no process can measure of itself: its start and its end
-        assert wall - 5 < sum(message.time.values()) <= wall
+        assert sum(message.time.values()) == pytest.approx(wall, rel=0.01, abs=1)  # abs: the fork that starts it
     assert messages[0].model == messages[1].model
 
 
@@ -133,6 +152,13 @@ def test_read_config_says_what_is_missing(tmp_path):
         launch.read_config(tmp_path / "no.json", {})
     with pytest.raises(ConfigError, match="DARKROOM_CONFIG: Invalid JSON"):
         launch.read_config(None, {"DARKROOM_CONFIG": "{"})
+    wire = toy_config(tmp_path).to_wire()
+    wire["vision"] |= {"model": {"architecture": "resnet-18"}, "batch_size": 3, "optimizer": {"learningRate": 0.1}}
+    with pytest.raises(ConfigError) as error:
+        launch.read_config(None, {"DARKROOM_CONFIG": json.dumps(wire)})
+    assert "vision.model.architecture: not an architecture of torchvision; there are resnet18, " in str(error.value)
+    assert "vision.batch_size: no such field" in str(error.value)
+    assert 'vision.optimizer.learningRate: a number in quotes is expected, as "0.1"' in str(error.value)
     wire = toy_config(tmp_path).to_wire()
     wire["vision"]["microBatchSize"] = 64
     with pytest.raises(ConfigError, match=r"vision: microBatchSize must not be greater than batchSize"):

@@ -1,6 +1,8 @@
 """The command that applies an exported model: it must see images exactly as evaluation did."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,33 @@ def test_a_damaged_image_does_not_stop_the_others(model, data, capsys):
 def test_a_missing_model_is_named(tmp_path, capsys):
     assert main([str(tmp_path / "absent"), "x.png"]) == 78
     assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "message"),
+    [
+        ("--device", "gpu", 2, "'gpu' is no device: cpu, cuda or cuda:1"),
+        ("--device", "cuda:99", 78, "--device cuda:99: "),
+        ("--top", "many", 2, "'many' is not a positive number"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(model, data, capsys, option, value, code, message):
+    try:
+        ended = main([str(model), str(data), option, value])
+    except SystemExit as exit_:
+        ended = exit_.code
+    assert ended == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(model, data, monkeypatch, capsys):
+    """As `| head`: the pipe is closed before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main([str(model), str(data)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_without_images(model, tmp_path, capsys):

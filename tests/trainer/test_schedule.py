@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom_api.v1alpha1.vision import Optimizer, Schedule
+from darkroom_api.v1alpha1.vision import Optimizer, Schedule, Vision
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import ConfigError
-from darkroom_trainer.optim import make_optimizer
+from darkroom_trainer.optim import make_optimizer, memory_format
 from darkroom_trainer.schedule import LearningRate
 
 CPU = torch.device("cpu")
@@ -79,6 +79,31 @@ def test_frozen_weights_are_not_optimized():
     model[0].requires_grad_(requires_grad=False)
     optimizer = make_optimizer(model, Optimizer(), device=CPU)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "fields", "device", "expected"),
+    [
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 64}, "cpu", torch.channels_last),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 32}, "cpu", torch.contiguous_format),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"imageSize": 32}, "cuda", torch.channels_last),
+        ([nn.Conv2d(3, 4, 16), nn.Linear(4, 4)], {}, "cuda", torch.contiguous_format),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], {"memoryFormat": "Contiguous"}, "cuda", torch.contiguous_format),
+        ([nn.Linear(4, 4)], {"memoryFormat": "ChannelsLast"}, "cpu", torch.channels_last),
+    ],
+    ids=[
+        "convolutional",
+        "small images",
+        "small on a GPU",
+        "a transformer cuts patches by one",
+        "told not to",
+        "told to",
+    ],
+)
+def test_memory_format(layers, fields, device, expected):
+    content = {"data": {"claim": "x"}, "model": {"architecture": "resnet18"}, **fields}
+    vision = Vision.model_validate(content, strict=False)
+    assert memory_format(vision, nn.Sequential(*layers), torch.device(device)) == expected
 
 
 def test_a_value_that_torch_refuses_names_the_field():

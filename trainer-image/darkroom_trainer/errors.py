@@ -1,5 +1,9 @@
 """Errors that end a run with an exit code of their own; the message names the field or the file."""
 
+import errno
+import re
+from collections.abc import Iterator
+
 from darkroom_api.report import ExitCode, Reason
 
 
@@ -29,7 +33,7 @@ class DivergenceError(TrainerError):
 
 
 class StorageError(TrainerError):
-    """A checkpoint or the model could not be written; those that were written before are untouched."""
+    """A volume failed: images cannot be read, or a checkpoint not written. Those that were written are untouched."""
 
 
 class PeerLostError(TrainerError):
@@ -38,9 +42,32 @@ class PeerLostError(TrainerError):
     reason = Reason.PEER_LOST
 
 
+_IN_LOADER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
+
+
 def headline(error: BaseException) -> str:
-    """Class and first line of an error; errors of our own speak for themselves."""
-    line = next(iter(str(error).strip().splitlines()), "")
+    """Class and first line of an error; errors of our own speak for themselves.
+
+    What a loader process raised arrives as the text of its traceback, whose last line is the error.
+    """
+    lines = str(error).strip().splitlines()
+    line = next(iter(lines), "")
+    if _IN_LOADER.match(line):
+        line = lines[-1].partition(": ")[2]
     if isinstance(error, TrainerError) and line:
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the volume ran out of space or quota: safetensors says it in words, torch with another error on top."""
+    return any(
+        getattr(link, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(link)
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -13,10 +13,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from darkroom_api.report import Artifact
-from darkroom_trainer.errors import ConfigError
+from darkroom_trainer.errors import ConfigError, StorageError, is_full
 from darkroom_trainer.models import build_model
 from darkroom_trainer.transfer import copy_into, file_digest
 
@@ -29,8 +30,18 @@ def export_model(model: nn.Module, folder: Path, *, description: dict[str, Any],
     """Write both files into `folder`, which is `model/` of the run's folder, and name the weights.
 
     `model` is the bare network, on any device; `description` is `Task.describe()`. Each file is replaced as a whole; a
-    crash between the two is noticed on loading, by the digest.
+    crash between the two is noticed on loading, by the digest. Raises StorageError with the folder's name.
     """
+    try:
+        digest = _write(model, folder, description, metrics)
+    except (OSError, SafetensorError) as error:
+        why = "no space left on its volume" if is_full(error) else getattr(error, "strerror", None) or error
+        raise StorageError(f"the model could not be written to {folder}: {why}") from error
+    return Artifact(path=f"{folder.name}/{WEIGHTS}", sha256=digest)
+
+
+def _write(model: nn.Module, folder: Path, description: dict[str, Any], metrics: dict[str, float]) -> str:
+    """The weights' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     _replace(folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"}))
@@ -45,7 +56,7 @@ def export_model(model: nn.Module, folder: Path, *, description: dict[str, Any],
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     _replace(folder / DESCRIPTION, lambda path: path.write_text(text, encoding="utf-8"))
     _sync(folder)
-    return Artifact(path=f"{folder.name}/{WEIGHTS}", sha256=digest)
+    return digest
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -82,8 +93,11 @@ def _read_description(path: Path) -> dict[str, Any]:
     needed = ("architecture", "classes", "imageSize", "stem", "preprocessing", "weights")
     if missing := [key for key in needed if key not in description]:
         raise ConfigError(f"{path} lacks {', '.join(missing)}")
-    if not isinstance(description["weights"], dict) or "sha256" not in description["weights"]:
-        raise ConfigError(f"{path} lacks weights.sha256")
+    parts = {"weights": ("sha256",), "preprocessing": ("resize", "crop", "mean", "std")}
+    for part, keys in parts.items():
+        inside = description[part] if isinstance(description[part], dict) else {}
+        if missing := [f"{part}.{key}" for key in keys if key not in inside]:
+            raise ConfigError(f"{path} lacks {', '.join(missing)}")
     return description
 
 

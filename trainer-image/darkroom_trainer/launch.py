@@ -108,8 +108,11 @@ class _Node:
             self._thread.start()
             while self.hangs and not self._abandoned(folder, rendezvous.processes):
                 self._thread.join(_POLL)
+            workers = Facts.read_all(folder)
+            for worker in workers:  # loader processes outlive a worker that was killed
+                _kill_group(worker.pid)
             return judge(
-                Facts.read_all(folder),
+                workers,
                 self._exit_codes,
                 asked=self._stop.asked,
                 oom_killed=oom_kills() > kills,
@@ -208,7 +211,7 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> TrainerConfig:
     if text is None:
         raise ConfigError(f"no configuration: name a file, or set {names.ENV_CONFIG} to the JSON of one")
     try:
-        return TrainerConfig.model_validate_json(text)
+        return TrainerConfig.from_wire(text)
     except ValidationError as error:
         lines = [_readable(problem) for problem in error.errors(include_url=False)]
         raise ConfigError(f"{source}: " + "; ".join(lines)) from error
@@ -217,7 +220,13 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> TrainerConfig:
 def _readable(problem: Mapping[str, Any]) -> str:
     """`vision.batchSize: Input should be a valid integer`."""
     place = ".".join(map(str, problem["loc"]))
-    text = "no such field" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    match problem["type"]:
+        case "extra_forbidden":
+            text = "no such field"
+        case "string_type" if isinstance(problem["input"], int | float):  # the API has no floats
+            text = f'a number in quotes is expected, as "{problem["input"]}"'
+        case _:
+            text = problem["msg"].removeprefix("Value error, ")
     return f"{place}: {text}" if place else text
 
 

@@ -1,4 +1,4 @@
-"""From the configured recipe to torch's optimizer, autocast and loss scaling."""
+"""From the configured recipe to torch's settings: threads and seeds, optimizer, autocast and loss scaling."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,21 @@ import torch
 from torch import nn
 
 from darkroom_api.v1alpha1.vision import Optimizer, Vision
+from darkroom_trainer.data.loader import compute_threads, cpu_limit, worker_count
 from darkroom_trainer.errors import ConfigError
+from darkroom_trainer.parallel import Group
+from darkroom_trainer.state import seed_everything
+
+
+def configure_torch(vision: Vision, group: Group) -> int:
+    """Set this process's threads, kernels and seeds; the number of loader processes that leaves the threads their cores."""
+    cpus, local = cpu_limit(), group.local_world
+    workers = worker_count(vision.workers, cpus=cpus, local_processes=local, device=group.device.type)
+    torch.set_num_threads(compute_threads(cpus=cpus, local_processes=local, workers=workers))
+    torch.use_deterministic_algorithms(vision.deterministic)
+    torch.backends.cudnn.benchmark = not vision.deterministic
+    seed_everything(vision.seed)
+    return workers
 
 
 def make_optimizer(model: nn.Module, optimizer: Optimizer, *, device: torch.device) -> torch.optim.Optimizer:
@@ -59,11 +73,16 @@ class Precision:
         return torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
 
 
+_LEAST_ON_CPU = 64
+"""Pixels below which a CPU's kernels lose by channels-last: the last layers' maps are a pixel or two wide."""
+
+
 def memory_format(vision: Vision, model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Layout of image tensors. Auto: channels-last for convolutional networks on a GPU, which its tensor cores want."""
+    """Layout of image tensors. Auto: channels-last for convolutional networks, as tensor cores and CPUs' kernels want it."""
     if vision.memory_format == "Auto":
         convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
-        channels_last = device.type == "cuda" and convolutions > 1  # a lone one cuts a transformer's patches
+        worthwhile = device.type == "cuda" or vision.image_size >= _LEAST_ON_CPU
+        channels_last = worthwhile and convolutions > 1  # a lone one cuts a transformer's patches
     else:
         channels_last = vision.memory_format == "ChannelsLast"
     return torch.channels_last if channels_last else torch.contiguous_format

@@ -21,7 +21,7 @@ from darkroom_api.report import ExitCode
 from darkroom_trainer.data.decode import ImageError, decode
 from darkroom_trainer.data.folder import printable, walk
 from darkroom_trainer.data.transforms import Evaluation, Preprocessing, normalize
-from darkroom_trainer.errors import TrainerError
+from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.export import load_model
 
 
@@ -51,7 +51,10 @@ class Predictor:
     def __init__(self, path: Path, *, device: torch.device) -> None:
         """Raises ConfigError as `load_model` does."""
         model, description = load_model(path)
-        self._model: nn.Module = model.to(device)
+        try:
+            self._model: nn.Module = model.to(device)
+        except (RuntimeError, AssertionError) as error:  # no driver, no such GPU, not compiled in
+            raise ConfigError(f"--device {device}: {headline(error)}") from error
         self._device = device
         self._classes: list[str] = description["classes"]
         self._preprocessing = Preprocessing.read(description["preprocessing"])
@@ -106,12 +109,17 @@ def main(argv: Sequence[str]) -> int:
     """Print what the model says; 65 if a file could not be read, 78 if the model could not be loaded."""
     arguments = _parser().parse_args(argv)
     try:
-        predictor = Predictor(arguments.model, device=torch.device(arguments.device))
+        predictor = Predictor(arguments.model, device=arguments.device)
     except TrainerError as error:
         print(f"darkroom-trainer predict: {error}", file=sys.stderr)
         return error.exit_code
     predictions = predictor.predict(find_images(arguments.images), top=arguments.top, batch_size=arguments.batch_size)
-    count, failed = _print(predictions, as_json=arguments.json)
+    try:
+        count, failed = _print(predictions, as_json=arguments.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as by `| head`: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
     if not count:
         print("darkroom-trainer predict: no PNG or JPEG files found", file=sys.stderr)
     return ExitCode.DATA_ERROR if failed or not count else ExitCode.DONE
@@ -143,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=_positive, default=32, help="images at once (default: 32)")
     parser.add_argument(
         "--device",
+        type=_device,
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="where to compute (default: the GPU if there is one)",
     )
@@ -150,7 +159,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device: cpu, cuda or cuda:1") from error

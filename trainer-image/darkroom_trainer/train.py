@@ -13,17 +13,17 @@ from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
 from darkroom_trainer.clock import Throughput, eta, now
 from darkroom_trainer.corrupt import CorruptFiles
-from darkroom_trainer.data.loader import compute_threads, cpu_limit, make_loader, worker_count
+from darkroom_trainer.data.loader import make_loader
 from darkroom_trainer.data.sampler import Plan, TrainingBatches, derive_seed, share
 from darkroom_trainer.ema import Ema
-from darkroom_trainer.errors import DivergenceError, StorageError
+from darkroom_trainer.errors import DataError, DivergenceError, StorageError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.host import Host
-from darkroom_trainer.optim import Precision, make_optimizer, memory_format, set_learning_rate
+from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format, set_learning_rate
 from darkroom_trainer.parallel import Pulse, Replica, RunningStatistics
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.schedule import LearningRate
-from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity, seed_everything
+from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
 from darkroom_trainer.tasks.base import Batch, Task
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Run:
         self.group, self.clock, self.host = host.group, host.clock, host
         self.report = Reporter(host.message, run_dir=Path(config.run_dir), speaks=self.group.leads)
         self.checkpoints = Checkpoints(Path(config.run_dir) / "checkpoints", keep=config.checkpoint.keep)
-        self._prepare_torch()
+        self.workers = configure_torch(self.vision, self.group)
         self.group.share(self.checkpoints.open)
         self.splits = task.splits()
         with self.clock.spend("restore"):
@@ -71,16 +71,6 @@ class Run:
 
     # --- Setting up ---
 
-    def _prepare_torch(self) -> None:
-        cpus, local = cpu_limit(), self.group.local_world
-        self.workers = worker_count(
-            self.vision.workers, cpus=cpus, local_processes=local, device=self.group.device.type
-        )
-        torch.set_num_threads(compute_threads(cpus=cpus, local_processes=local, workers=self.workers))
-        torch.use_deterministic_algorithms(self.vision.deterministic)
-        torch.backends.cudnn.benchmark = not self.vision.deterministic
-        seed_everything(self.vision.seed)
-
     def _plan(self, parcel: Parcel | None) -> None:
         """Micro-batches are those of the run's first start: the run is then the same on any number of processes."""
         batch = self.vision.batch_size
@@ -88,6 +78,10 @@ class Run:
         if parcel:
             micro_batch = parcel.manifest.identity["microBatch"]
         fingerprint = self.task.fingerprint()
+        if len(set(self.group.gather(fingerprint))) > 1:
+            raise DataError(
+                "the processes see different files: their volumes differ, or the data change while they start"
+            )
         self.identity = identity(self.vision, fingerprint=fingerprint, micro_batch=micro_batch)
         if parcel:
             check_identity(parcel.manifest.identity, self.identity, run_dir=self.config.run_dir)
@@ -384,10 +378,7 @@ class Run:
         from darkroom_trainer.export import export_model
 
         folder = Path(self.config.run_dir) / "model"
-        try:
-            artifact = export_model(self.learner.judged, folder, description=self.task.describe(), metrics=metrics)
-        except OSError as error:
-            raise StorageError(f"the model could not be written to {folder}: {error.strerror}") from error
+        artifact = export_model(self.learner.judged, folder, description=self.task.describe(), metrics=metrics)
         self.report.event("exported", f"exported {folder}", path=artifact.path, sha256=artifact.sha256)
         return artifact
 

@@ -66,8 +66,9 @@ class Stop:
 
 def main(folder: Path, *, task: str | None) -> int:
     """Never returns to the interpreter: its exit would wait for threads of a group that may be broken."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     facts = Facts(rank=int(os.environ.get("RANK", "0")), pid=os.getpid(), message=running())
+    level = logging.INFO if facts.rank == 0 else logging.WARNING  # what all of them know is said once
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     stop = Stop()
     try:
         stop.listen()

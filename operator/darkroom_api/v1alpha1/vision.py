@@ -1,5 +1,6 @@
 """What the built-in vision trainer reads: `spec.vision` of a TrainingJob, and the file that runs it anywhere."""
 
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -86,7 +87,8 @@ class Stem(StrEnum):
 
 def _known(architecture: str) -> str:
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"not an architecture of torchvision; there are {', '.join(sorted(ARCHITECTURES))}")
+        near = get_close_matches(architecture.lower(), ARCHITECTURES, n=3) or sorted(ARCHITECTURES)
+        raise ValueError(f"not an architecture of torchvision; there are {', '.join(near)}")
     return architecture
 
 
@@ -319,7 +321,7 @@ class Vision(Model):
         ),
     ] = Precision.AUTO
     memory_format: Annotated[
-        MemoryFormat, Field(description="Auto: channels-last for convolutional networks on a GPU.")
+        MemoryFormat, Field(description="Auto: channels-last for convolutional networks; without a GPU from 64 px on.")
     ] = MemoryFormat.AUTO
     workers: Annotated[
         int | Literal["Auto"],

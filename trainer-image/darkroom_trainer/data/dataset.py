@@ -1,5 +1,6 @@
 """A split as the loader sees it: SampleRef in, pixels out, never an exception for a damaged file."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,7 +13,14 @@ import torch
 from darkroom_trainer.data.decode import ImageError, decode
 from darkroom_trainer.data.folder import Listing, printable
 from darkroom_trainer.data.transforms import Transform
+from darkroom_trainer.errors import StorageError
 from darkroom_trainer.tasks.base import Batch, SampleRef
+
+_OUTAGES = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET,
+    errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
+"""What an open or a read answers while a volume is away, or this process out of means: it says nothing of the image."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,16 @@ class FolderImages:
         name, label = self._names.raw(ref.index), int(self._labels[ref.index])
         try:
             image = decode(self._root + name, at_least=self._transform.at_least)
-        except ImageError:
+        except ImageError as error:
+            if _is_outage(error.__cause__):
+                raise StorageError(f"{printable(self._root + name)} cannot be read: {error}") from error
             blank = np.full((self._size, self._size, 3), 128, dtype=np.uint8)
             return Item(blank, label, corrupt=printable(name))
         return Item(self._transform(image, sample_random(self._seed, ref)), label)
+
+
+def _is_outage(cause: BaseException | None) -> bool:
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _OUTAGES
 
 
 def sample_random(seed: int, ref: SampleRef) -> Random:

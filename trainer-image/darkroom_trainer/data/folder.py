@@ -88,7 +88,11 @@ def read_folder(path: Path, *, shares: Shares | None = None, seed: int = 0) -> F
     """
     top = set(_folders(path))
     if shares is None and b"train" in top:
-        return _read_divided(path, [split for split in SPLITS if split.encode() in top])
+        return _read_divided(path, top)
+    if misspelt := [name for name in top if name.lower() == b"train" != name]:
+        raise DataError(
+            f"{path / printable(misspelt[0])} would be a class: the split folders are `train`, `val`, `test`"
+        )
     if shares is not None and b"train" in top and top <= {split.encode() for split in SPLITS}:
         raise DataError(
             f"{path} is already divided into {_listed(top)}: remove data.split, or point data.path at one folder of classes"
@@ -96,9 +100,10 @@ def read_folder(path: Path, *, shares: Shares | None = None, seed: int = 0) -> F
     return _read_and_divide(path, shares or EIGHTY_TEN_TEN, seed)
 
 
-def _read_divided(path: Path, present: list[str]) -> Folder:
+def _read_divided(path: Path, top: set[bytes]) -> Folder:
+    present = [split for split in SPLITS if split.encode() in top]
     if "val" not in present:
-        raise DataError(f"{path} has a folder `train` but none named `val`")
+        raise DataError(f"{path} has a folder `train` but none named `val`; there are {_listed(top)}")
     found = {split: _find(path / split, prefix=split.encode() + b"/") for split in present}
     classes = sorted(found["train"].names)
     _check_classes(path / "train", classes)
@@ -126,7 +131,7 @@ def _read_and_divide(path: Path, shares: Shares, seed: int) -> Folder:
         if not splits[split]:
             raise DataError(
                 f"{path}: a share of {getattr(shares, split):g} leaves split `{split}` without images "
-                f"({sum(map(len, found.names.values()))} images in {len(classes)} classes)"
+                f"({sum(map(len, found.names.values()))} images in {len(classes)} classes): choose other shares in data.split"
             )
     return Folder(tuple(_class_name(path, name) for name in classes), splits, sum(found.ignored.values()))
 

@@ -66,11 +66,15 @@ class Plan:
     def refs(self, step: int, micro_batch: int) -> list[SampleRef]:
         """Samples of one micro-batch of one step, both counted from 0; sizes differ by one at most."""
         first, last = (self.batch * part // self.micro_batches for part in (micro_batch, micro_batch + 1))
-        return [self._ref(step * self.batch + position) for position in range(first, last)]
+        return list(self._along(step * self.batch + first, step * self.batch + last))
 
-    def _ref(self, position: int) -> SampleRef:
-        epoch, place = divmod(position, self.samples)
-        return SampleRef(index=int(permutation(self.samples, self.seed, epoch)[place]), epoch=epoch)
+    def _along(self, position: int, end: int) -> Iterator[SampleRef]:
+        """The line from `position` to before `end`; one slice per epoch, for a tensor is slow to ask one by one."""
+        while position < end:
+            epoch, place = divmod(position, self.samples)
+            indices = permutation(self.samples, self.seed, epoch)[place : place + end - position].tolist()
+            yield from (SampleRef(index, epoch) for index in indices)
+            position += len(indices)
 
 
 def share(micro_batches: int, rank: int, world: int) -> range:

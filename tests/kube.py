@@ -18,8 +18,18 @@ PATHS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "Job": "/apis/batch/v1",
     "Event": "/apis/events.k8s.io/v1",
+    "Lease": "/apis/coordination.k8s.io/v1",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
 }
-CLUSTER_SCOPED = ("Namespace", "Node", "CustomResourceDefinition", "PersistentVolume")
+CLUSTER_SCOPED = (
+    "Namespace",
+    "Node",
+    "CustomResourceDefinition",
+    "PersistentVolume",
+    "ClusterRole",
+    "ClusterRoleBinding",
+)
 PLURALS = {"Endpoints": "endpoints"}
 
 
@@ -53,10 +63,13 @@ class Kube:
             context.load_cert_chain(both.name)
         return context
 
-    def request(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> dict[str, Any]:
-        """One request; Refused carries the API server's message."""
+    def request(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", user: str = ""
+    ) -> dict[str, Any]:
+        """One request, as another user if one is named; Refused carries the API server's message."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.server + path, data, {"Content-Type": kind}, method=method)  # noqa: S310
+        headers = {"Content-Type": kind} | ({"Impersonate-User": user} if user else {})
+        request = urllib.request.Request(self.server + path, data, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, context=self.context, timeout=30) as response:  # noqa: S310
                 return json.loads(response.read())

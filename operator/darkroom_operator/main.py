@@ -6,8 +6,10 @@ import logging
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Callable
 
+from darkroom_operator.core.lease import Timing
 from darkroom_operator.core.training_job.plan import plan
 from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
@@ -15,6 +17,7 @@ from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client, Resource
 from darkroom_operator.shell.endpoint import find_endpoint
+from darkroom_operator.shell.lease import Alone, Elector, Leadership
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.reconcile import Caches, Reconciler
@@ -29,7 +32,9 @@ async def run(settings: Settings) -> None:
     """Everything, until SIGTERM or until a part of it dies."""
     endpoint = find_endpoint()
     metrics, health = observability.Metrics(), observability.Health(settings.stale_seconds)
-    client = Client(endpoint, metrics.count_request)
+    election_client = Client(endpoint, metrics.count_request)
+    leadership = _leadership(election_client, settings)
+    client = Client(endpoint, metrics.count_request, leadership.leads)
 
     def enqueue(key: Key) -> None:
         queue.add(key)
@@ -42,11 +47,20 @@ async def run(settings: Settings) -> None:
         pods=_caches(client, PODS, enqueue, settings),
         services=_caches(client, SERVICES, enqueue, settings),
     )
-    reconciler = Reconciler(client, store, caches, profiles, metrics, plan=plan, reporter=socket.gethostname())
+    reconciler = Reconciler(
+        client,
+        store,
+        caches,
+        profiles,
+        metrics,
+        plan=plan,
+        reporter=socket.gethostname(),
+        leads=leadership.leads,
+    )
     queue: KeyedQueue[Key] = KeyedQueue(reconciler, metrics, workers=settings.workers)
     reconciler.queue = queue
     activity = watch.StreamActivity(settings.namespaces)
-    _observe(health, metrics, caches, store, activity)
+    _observe(health, metrics, caches, store, activity, leadership)
     metrics.registry.register(observability.WorkUnderWay(queue.running))
     server = await observability.serve(metrics, health, settings.metrics_port)
     asked, kopf_stop = asyncio.Event(), asyncio.Event()
@@ -60,18 +74,30 @@ async def run(settings: Settings) -> None:
     }
     kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    election = asyncio.create_task(leadership.run(store.touch_all), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
-        await _first_end(asked, {*tasks, last})
+        await _first_end(asked, {*tasks, election, last})
         log.info("asked to stop; finishing what is under way")
         await queue.drain(GOODBYE_SECONDS)
     finally:
         await _cancel(tasks)
+        await _cancel([election])  # it gives the lease away, and nothing here may write after that
         await server.cleanup()
         kopf_stop.set()
         await asyncio.wait({last}, timeout=GOODBYE_SECONDS)
         await _cancel([last])
         await client.close()
+        await election_client.close()
+
+
+def _leadership(client: Client, settings: Settings) -> Leadership:
+    if not settings.lease:
+        return Alone()
+    namespace, name = settings.lease.split("/")
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # a restarted container keeps its pod's host name
+    timing = Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
+    return Elector(client, namespace, name, identity, timing)
 
 
 def _caches(client: Client, resource: Resource, enqueue: Callable[[Key], None], settings: Settings) -> list[Cache]:
@@ -88,6 +114,7 @@ def _observe(
     caches: Caches,
     store: Store,
     activity: watch.StreamActivity,
+    leadership: Leadership,
 ) -> None:
     for name, heard in activity.streams().items():
         health.watch_stream(name, heard)
@@ -95,7 +122,9 @@ def _observe(
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
-    metrics.registry.register(observability.JobStates(store.bodies))
+    # by the leader alone, so that a sum over all replicas counts each job once
+    metrics.registry.register(observability.JobStates(lambda: store.bodies() if leadership.leads() else []))
+    metrics.registry.register(observability.LeaderStatus(leadership.leads))
     metrics.registry.register(observability.StreamAges(health.ages))
 
 

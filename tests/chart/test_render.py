@@ -39,6 +39,12 @@ def test_lint(offline_helm: Helm, values: Object, tmp_path: Any) -> None:
 def test_the_operator_gets_exactly_these_rights(render: Render, values: Object) -> None:
     objects = render(**values)
     name = values.get("fullnameOverride", "darkroom")
+    lease = only(objects, "Role", f"{name}-lease")
+    assert lease["metadata"]["namespace"] == NAMESPACE
+    assert [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in lease["rules"]] == [
+        (["leases"], None, ["create"]),
+        (["leases"], [name], ["get", "update"]),
+    ]
     roles = [o for o in objects if o["kind"] in ("Role", "ClusterRole") and o["metadata"]["name"] == name]
     assert roles
     for role in roles:
@@ -65,8 +71,9 @@ def test_no_role_has_a_wildcard_or_touches_secrets_or_creates_pods(render: Rende
 
 def test_a_list_of_namespaces_means_roles_there_and_none_for_the_cluster(render: Render) -> None:
     objects = render(watchNamespaces=["vision", "speech"])
-    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == {"vision", "speech"}
-    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == {"vision", "speech"}
+    places = {NAMESPACE, "vision", "speech"}  # NAMESPACE: the lease
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == places
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == places
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
     assert environment(objects)["DARKROOM_NAMESPACES"] == "vision,speech"
 
@@ -94,9 +101,20 @@ def test_the_operator_reads_every_variable_of_the_chart(render: Render, values: 
     assert settings.log_level == values.get("log", {}).get("level", "INFO")
 
 
-def test_one_operator_at_a_time_restricted_and_probed(render: Render) -> None:
+def test_replicas_stand_by_for_each_other(render: Render) -> None:
+    alone, pair = render(), render(**EVERYTHING)
+    assert not [o for o in alone if o["kind"] == "PodDisruptionBudget"]  # it would hold up every drain
+    budget = only(pair, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    for objects, replicas, lease in ((alone, 1, f"{NAMESPACE}/darkroom"), (pair, 2, f"{NAMESPACE}/darkroom-x")):
+        spec = only(objects, "Deployment")["spec"]
+        assert spec["replicas"] == replicas
+        assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        assert environment(objects)["DARKROOM_LEASE"] == lease
+
+
+def test_the_operator_is_restricted_and_probed(render: Render) -> None:
     spec = only(render(), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     (container,) = spec["template"]["spec"]["containers"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -119,6 +137,10 @@ def test_selectors_match_the_pods(render: Render) -> None:
         only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
         only(objects, "Service")["spec"]["selector"],
         only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(objects, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"][
+            "matchLabels"
+        ],
     ]
     assert all(selector.items() <= labels.items() for selector in selectors)
     monitor = only(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
@@ -193,7 +215,7 @@ def test_people_get_the_rights_of_their_namespace_role(render: Render) -> None:
         pytest.param({"profiles": {"default": {"resources": {"cpu": "two"}}}}, "cpu", id="no quantity"),
         pytest.param({"log": {"level": "loud"}}, "level", id="no such level"),
         pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
-        pytest.param({"replicas": 2}, "replicas", id="two operators"),
+        pytest.param({"replicas": 0}, "replicas", id="no operator"),
     ],
 )
 def test_bad_values_are_refused_by_name(offline_helm: Helm, tmp_path: Any, values: Object, field: str) -> None:

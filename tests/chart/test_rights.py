@@ -30,10 +30,12 @@ def test_the_operator_works_with_the_rights_of_the_chart(
     profiles = tmp_path / "profiles.yaml"
     profiles.write_text(PROFILES)
     kubeconfig = as_service_account(cluster, mode, tmp_path / "kubeconfig")
-    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=",".join(watched))
+    environment = {"DARKROOM_NAMESPACES": ",".join(watched), "DARKROOM_LEASE": f"{mode}/darkroom"}
+    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", **environment)
     with operator:
         live(Kube(cluster.kubeconfig), mode)
         assert operator.fetch("/healthz")[0] == 200
+        assert 'leader_election_master_status{name="trainingjobs"} 1.0' in operator.fetch("/metrics")[1]
         assert 'code="403"' not in operator.fetch("/metrics")[1]
     log = operator.log.read_text()
     assert "forbidden" not in log.lower(), log

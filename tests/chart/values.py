@@ -27,6 +27,7 @@ EVERYTHING = {
     "fullnameOverride": "darkroom-x",
     "imageRegistry": "registry.example.com/vision/",
     "image": {"repository": "darkroom/operator", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
+    "replicas": 2,
     "imagePullSecrets": ["registry"],
     "trainer": {"image": {"repository": "darkroom/trainer", "tag": "7"}},
     "profiles": {"default": {}, "gpu": PROFILE},

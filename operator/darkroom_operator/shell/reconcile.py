@@ -66,9 +66,10 @@ class Reconciler:
         *,
         plan: Callable[[Facts], Plan],
         reporter: str,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
-        self._metrics, self._plan, self._reporter = metrics, plan, reporter
+        self._metrics, self._plan, self._reporter, self._leads = metrics, plan, reporter, leads
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
         self.queue: KeyedQueue[Key]
 
@@ -98,6 +99,8 @@ class Reconciler:
             self.queue.add_after(key, 0.2)
             return "waiting"
         facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
+        if not self._leads():
+            return "standby"  # the key comes again when we begin to lead
         decision = self._plan(facts)
         refusal = await self._act(body, decision)
         if refusal:

@@ -15,7 +15,7 @@ from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
-from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client, Resource
+from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client, Resource
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.lease import Alone, Elector, Leadership
 from darkroom_operator.shell.profiles import Profiles
@@ -46,6 +46,7 @@ async def run(settings: Settings) -> None:
         jobs=_caches(client, JOBS, enqueue, settings),
         pods=_caches(client, PODS, enqueue, settings),
         services=_caches(client, SERVICES, enqueue, settings),
+        network_policies=_caches(client, NETWORK_POLICIES, enqueue, settings),
     )
     reconciler = Reconciler(
         client,

@@ -38,9 +38,10 @@ TRAINING_JOBS = Resource(f"/apis/{names.API_VERSION}", "trainingjobs", "Training
 JOBS = Resource("/apis/batch/v1", "jobs", "Job")
 PODS = Resource("/api/v1", "pods", "Pod")
 SERVICES = Resource("/api/v1", "services", "Service")
+NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases", "Lease")
-BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES)}
+BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES, NETWORK_POLICIES)}
 
 
 class ApiError(Exception):

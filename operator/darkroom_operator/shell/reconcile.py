@@ -23,12 +23,14 @@ EVENT_MEMORY, EVENT_SECONDS = 2000, 600.0
 class Caches:
     """The caches of all children, in every namespace that is served."""
 
-    def __init__(self, jobs: list[Cache], pods: list[Cache], services: list[Cache]) -> None:
-        self.jobs, self.pods, self.services = jobs, pods, services
+    def __init__(
+        self, jobs: list[Cache], pods: list[Cache], services: list[Cache], network_policies: list[Cache]
+    ) -> None:
+        self.jobs, self.pods, self.services, self.network_policies = jobs, pods, services, network_policies
 
     def all(self) -> list[Cache]:
         """Every cache."""
-        return [*self.jobs, *self.pods, *self.services]
+        return [*self.jobs, *self.pods, *self.services, *self.network_policies]
 
     def of(self, key: Key) -> Children:
         """What belongs to one TrainingJob."""
@@ -38,6 +40,7 @@ class Caches:
             jobs=tuple(body for cache in self.jobs for body in cache.present(key)),
             pods=(*present, *departed),
             services=tuple(body for cache in self.services for body in cache.present(key)),
+            network_policies=tuple(body for cache in self.network_policies for body in cache.present(key)),
             departed=frozenset(body["metadata"]["uid"] for body in departed),
         )
 

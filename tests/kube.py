@@ -18,6 +18,7 @@ PATHS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "Job": "/apis/batch/v1",
     "Event": "/apis/events.k8s.io/v1",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1",
     "Lease": "/apis/coordination.k8s.io/v1",
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
@@ -30,7 +31,7 @@ CLUSTER_SCOPED = (
     "ClusterRole",
     "ClusterRoleBinding",
 )
-PLURALS = {"Endpoints": "endpoints"}
+PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened

@@ -17,9 +17,10 @@ ALLOWED = {
     ("darkroom.dev", "trainingjobs/status"): {"patch"},
     ("darkroom.dev", "trainingjobs/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "services"): {"get", "list", "watch", "create", "patch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "pods"): {"list", "watch"},
+    ("events.k8s.io", "events"): {"create"},
 }
 MODES: list[Any] = [
     pytest.param({}, id="whole cluster"),
@@ -76,6 +77,28 @@ def test_a_list_of_namespaces_means_roles_there_and_none_for_the_cluster(render:
     assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == places
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
     assert environment(objects)["DARKROOM_NAMESPACES"] == "vision,speech"
+
+
+def test_a_namespaced_install_needs_nothing_of_the_cluster(render: Render) -> None:
+    """What belongs to the cluster can be left to an administrator: the CRD, people's aggregated roles, the policies."""
+    objects = render(
+        watchNamespaces=["vision"],
+        crds={"install": False},
+        rbac={"aggregateToUserRoles": False},
+        admissionPolicy={"enabled": False},
+    )
+    assert [o["kind"] for o in objects if "namespace" not in o["metadata"]] == []
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_every_policy_is_bound_where_the_operator_watches(render: Render, values: Object) -> None:
+    objects = render(**values)
+    policies = {o["metadata"]["name"] for o in objects if o["kind"] == "ValidatingAdmissionPolicy"}
+    bindings = [o for o in objects if o["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert policies and {o["spec"]["policyName"] for o in bindings} == policies
+    for binding in bindings:
+        (where,) = binding["spec"].get("matchResources", {}).get("namespaceSelector", {}).get("matchExpressions", [{}])
+        assert where.get("values", []) == values.get("watchNamespaces", [])
 
 
 def test_bindings_name_the_service_account(render: Render) -> None:
@@ -213,6 +236,11 @@ def test_people_get_the_rights_of_their_namespace_role(render: Render) -> None:
         pytest.param({"profiles": {"Default": {}}}, "Default", id="a profile with an upper-case name"),
         pytest.param({"profiles": {"default": {"securityContext": {"runAsUser": 0}}}}, "runAsUser", id="root"),
         pytest.param({"profiles": {"default": {"resources": {"cpu": "two"}}}}, "cpu", id="no quantity"),
+        pytest.param(
+            {"profiles": {"default": {"networkPolicy": {"egress": [{"cidr": "store.example.com"}]}}}},
+            "cidr",
+            id="a host name in a network policy",
+        ),
         pytest.param({"log": {"level": "loud"}}, "level", id="no such level"),
         pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
         pytest.param({"replicas": 0}, "replicas", id="no operator"),

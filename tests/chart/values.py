@@ -19,6 +19,7 @@ PROFILE = {
     "env": [{"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}],
     "sharedMemory": "8Gi",
     "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "supplementalGroups": [44]},
+    "networkPolicy": {"egress": [{"cidr": "10.20.0.0/16", "ports": [443]}]},
     "terminationGracePeriodSeconds": 120,
     "annotations": {"example.com/team": "vision"},
 }
@@ -33,6 +34,7 @@ EVERYTHING = {
     "profiles": {"default": {}, "gpu": PROFILE},
     "watchNamespaces": ["vision", "speech"],
     "crds": {"install": True, "keep": False},
+    "admissionPolicy": {"enabled": True, "requireProfileUse": True, "requireCreateJobs": True},
     "serviceAccount": {"name": "trains", "annotations": {"example.com/a": "b"}},
     "log": {"level": "DEBUG", "format": "plain"},
     "metrics": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},

@@ -68,7 +68,7 @@ def is_cut_of(found: Any, whole: Any) -> bool:
     return isinstance(found, str) and isinstance(whole, str) and whole.startswith(found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(messages)
 def test_any_message_fits_and_comes_back_as_itself_or_a_cut(said: TerminationMessage):
     encoded = said.encode()
@@ -85,7 +85,7 @@ def test_any_message_fits_and_comes_back_as_itself_or_a_cut(said: TerminationMes
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(messages)
 def test_what_fits_is_not_cut(said: TerminationMessage):
     if len(json.dumps(said.to_wire(), separators=(",", ":"))) <= MAX_MESSAGE_BYTES:

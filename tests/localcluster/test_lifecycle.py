@@ -1,7 +1,6 @@
 """Up, up again, killed half-way, side by side, down: and nothing is left."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from localcluster.node import image_stores
 from localcluster.processes import Processes
 from localcluster.record import Record
 from tests.localcluster.manifests import pod
+from tests.unprivileged import as_nobody
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +120,7 @@ def killed_after(name: str, nodes: str, line: str) -> None:
 
 
 @pytest.mark.real
-def test_killed_half_way_and_started_again(host: None, busybox: Path) -> None:
+def test_killed_half_way_and_started_again(busybox: Path) -> None:
     with removed_at_the_end("lc-killed") as cluster:
         for line in ("network", "etcd", "containerd"):
             killed_after("lc-killed", "real:1", line)
@@ -142,7 +142,7 @@ def test_killed_half_way_and_started_again(host: None, busybox: Path) -> None:
 
 
 @pytest.mark.real
-def test_two_side_by_side_and_the_image_store_outlives_its_cluster(host: None, busybox: Path) -> None:
+def test_two_side_by_side_and_the_image_store_outlives_its_cluster(busybox: Path) -> None:
     with removed_at_the_end("lc-left") as left, removed_at_the_end("lc-right") as right:
         left.up(nodes="real:1")
         right.up(nodes="real:1")
@@ -165,7 +165,6 @@ def test_two_side_by_side_and_the_image_store_outlives_its_cluster(host: None, b
         assert right.is_up()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
 def test_real_nodes_say_that_they_need_root() -> None:
-    with pytest.raises(ClusterError, match="root"):
+    with as_nobody(), pytest.raises(ClusterError, match="root"):
         Cluster("lc-user").up(nodes="real")

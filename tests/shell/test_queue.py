@@ -54,7 +54,7 @@ async def played(queue: KeyedQueue[str], script: list[tuple[float, str, float]])
     return told
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(SECONDS, KEYS, SECONDS), max_size=25), SECONDS, st.integers(1, 3))
 def test_nothing_is_lost_and_nothing_runs_twice_at_once(script, seconds, workers):
     diary = Diary(seconds=seconds)
@@ -72,7 +72,7 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_once(script, seconds, workers
     run(main())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(SECONDS.filter(bool), min_size=1, max_size=6))
 def test_the_earliest_time_counts(delays):
     diary = Diary()

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from darkroom_trainer.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoints
 from darkroom_trainer.errors import ConfigError, DataError, StorageError
 from darkroom_trainer.state import check_identity, identity
 from tests.trainer.processes import toy_config
+from tests.unprivileged import as_nobody
 
 IDENTITY = {"fingerprint": "f", "microBatch": 4, "vision": {}}
 
@@ -185,14 +187,11 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_training(tmp_path):
         Checkpoints(blocked / "checkpoints", keep=1).open()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_read_only_folder_is_found_out_before_training(tmp_path):
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        with pytest.raises(ConfigError, match="Permission denied"):
-            Checkpoints(tmp_path / "checkpoints", keep=1).open()
-    finally:
-        tmp_path.chmod(stat.S_IRWXU)
+def test_a_read_only_folder_is_found_out_before_training():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to everybody else
+        Path(folder).chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
+        with as_nobody(), pytest.raises(ConfigError, match="Permission denied"):
+            Checkpoints(Path(folder) / "checkpoints", keep=1).open()
 
 
 # --- Another run's folder ---

@@ -31,13 +31,13 @@ def drawn(plan: Plan, world: int, *, start: int = 0) -> list[list]:
     return steps
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plan=plans, world=st.integers(1, 7))
 def test_the_world_size_changes_nothing(plan, world):
     assert drawn(plan, world) == drawn(plan, 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plan=plans, world=st.integers(1, 5))
 def test_every_sample_comes_once_per_epoch(plan, world):
     counts = Counter((ref.epoch, ref.index) for ref in chain.from_iterable(drawn(plan, world)))
@@ -47,7 +47,7 @@ def test_every_sample_comes_once_per_epoch(plan, world):
     assert counts.total() - plan.epochs * plan.samples < plan.batch  # the last step is filled up
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plan=plans, before=st.integers(1, 4), after=st.integers(1, 4), data=st.data())
 def test_resuming_on_another_world_goes_on_where_it_stopped(plan, before, after, data):
     step = data.draw(st.integers(0, plan.steps))
@@ -75,7 +75,6 @@ def test_epochs_and_seeds_give_different_orders():
     assert 0 <= derive_seed("a", 1) < 2**63
 
 
-@settings(deadline=None)
 @given(samples=st.integers(1, 200), batch=st.integers(1, 33), world=st.integers(1, 6))
 def test_evaluation_sees_each_sample_once_without_padding(samples, batch, world):
     ranks = [EvaluationBatches(samples, batch=batch, rank=rank, world=world) for rank in range(world)]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from darkroom_api import names
 from darkroom_api.report import ExitCode, Reason
 from darkroom_api.v1alpha1.training_job_status import Failure
+from darkroom_operator.core.training_job.last_words import LastWords, last_words
 from darkroom_operator.core.training_job.observe import Job, Pod
 
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
@@ -149,24 +150,18 @@ def describe(pod: Pod, reason: str, attempt: int, fallback: str = "") -> Failure
     end = pod.terminated
     report = end.report if end else None
     text = end.text.strip() if end and not report else ""
-    message = (report.error if report else _last_line(text)) or fallback or "no message"
+    words = LastWords(report.error or "", report.rank) if report else last_words(text)
     tail = (report.log_tail or "") if report else text
     return Failure(
         reason=reason,
         attempt=attempt,
-        rank=report.rank if report else None,
+        rank=words.rank,
         pod=pod.name,
         node=pod.node,
         exit_code=end.exit_code if end else None,
-        message=message[:1024],
+        message=(words.message or fallback or "no message")[:1024],
         log_tail=tail[-2048:] or None,
     )
-
-
-def _last_line(text: str) -> str:
-    """Where Python puts the error's class and message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _by_end(pods: Sequence[Pod]) -> list[Pod]:

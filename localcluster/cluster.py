@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from localcluster import addons, binaries, packages, real, volumes
 from localcluster.api import Api, write_kubeconfig
-from localcluster.control_plane import COMPONENTS, ControlPlane, loopback_endpoint
+from localcluster.control_plane import AUDIT_LOG, COMPONENTS, ControlPlane, loopback_endpoint
 from localcluster.errors import ClusterError
 from localcluster.locks import exclusive
 from localcluster.node import DAEMONS, LOSS_SECONDS, Node, image_stores
@@ -43,6 +44,11 @@ class Cluster:
         return self.state / "kubeconfig"
 
     @property
+    def audit_log(self) -> Path:
+        """Where a cluster that is up with `audit` writes every request: events of audit.k8s.io/v1, one a line."""
+        return self.state / AUDIT_LOG
+
+    @property
     def bin(self) -> Path:
         """The folder with kubectl, helm and the rest, built on first use."""
         return binaries.ensure(self._report)
@@ -64,7 +70,7 @@ class Cluster:
         endpoint = self._require().endpoint
         return Api(endpoint.host, endpoint.port, Authority(self.state / "pki"))
 
-    def up(self, nodes: str = "none") -> Cluster:
+    def up(self, nodes: str = "none", *, audit: bool = False) -> Cluster:
         """Start it, or return at once where it runs; remains of a killed run are cleared away first."""
         size = Size.parse(nodes)
         packages.require(packages.CERTIFICATES)
@@ -73,12 +79,12 @@ class Cluster:
         tools = self.bin
         with self._lock():
             if self.is_up():
-                self._same_size(size)
+                self._same(size, audit=audit)
                 self._report(f"cluster {self.name} is up already ({size})")
                 return self
             self._clear("clearing the remains of an earlier run")
             steps = Steps(self._report)
-            self._start(size, tools, steps)
+            self._start(size, tools, steps, audit=audit)
             self._report(f"cluster {self.name} is up ({size}) after {steps.total:.1f} s")
         return self
 
@@ -153,16 +159,17 @@ class Cluster:
             node.recover()
             node.await_ready(ControlPlane(self.state, self.bin, record.endpoint))
 
-    def _start(self, size: Size, tools: Path, steps: Steps) -> None:
+    def _start(self, size: Size, tools: Path, steps: Steps, *, audit: bool) -> None:
         self.state.mkdir(parents=True)
         if size.kind is Kind.REAL:
             record = real.claim_network(self.name, self.state, size)
             steps("network")
         else:
             record = Record(size, loopback_endpoint())
-            record.save(self.state)
+        record = replace(record, audit=audit)
+        record.save(self.state)
         plane = ControlPlane(self.state, tools, record.endpoint)
-        plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None)
+        plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None, audit=audit)
         if size.kind is Kind.REAL:
             real.start_nodes(plane, real.nodes(self.name, self.state, tools, record), steps)
             addons.start_dns(self.state, tools, plane, real.network(self.name, record))
@@ -207,12 +214,15 @@ class Cluster:
             raise ClusterError(f"there is no cluster {self.name}: `python -m localcluster up --name {self.name}`")
         return record
 
-    def _same_size(self, size: Size) -> None:
-        if (running := self._require().size) != size:
+    def _same(self, size: Size, *, audit: bool) -> None:
+        running = self._require()
+        other = f"`python -m localcluster down --name {self.name}` first"
+        if running.size != size:
             raise ClusterError(
-                f"cluster {self.name} runs with --nodes {running}, not {size}: take another --name, "
-                f"or `python -m localcluster down --name {self.name}` first"
+                f"cluster {self.name} runs with --nodes {running.size}, not {size}: take another --name, or {other}"
             )
+        if audit and not running.audit:
+            raise ClusterError(f"cluster {self.name} runs without --audit: take another --name, or {other}")
 
 
 def _components(record: Record) -> list[str]:

@@ -15,6 +15,13 @@ from localcluster.processes import Processes
 SERVICE_NETWORK = "10.96.0.0/16"
 _FIRST_SERVICE = "10.96.0.1"  # the API server's own Service always gets the first address
 _PATIENCE = 60.0
+AUDIT_LOG = "audit.log"
+_AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+"""
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -58,12 +65,12 @@ class ControlPlane:
         self._endpoint = endpoint
         self._processes = Processes(state)
 
-    def start(self, step: Callable[[str], None], node_loss_seconds: int | None) -> None:
+    def start(self, step: Callable[[str], None], node_loss_seconds: int | None, *, audit: bool = False) -> None:
         """Bring everything up in order; with node_loss_seconds a silent node is given up after so long."""
         self._certificates()
         step("certificates")
         self._start("etcd", self._etcd())
-        self._start("kube-apiserver", self._api_server(node_loss_seconds))
+        self._start("kube-apiserver", [*self._api_server(node_loss_seconds), *(self._audit() if audit else [])])
         self._processes.await_ready("kube-apiserver", self._api_server_ready, _PATIENCE)
         step("etcd and API server")
         self._start("kube-controller-manager", self._controller_manager(node_loss_seconds))
@@ -143,7 +150,8 @@ class ControlPlane:
             "--authorization-mode",
             "Node,RBAC",
             "--enable-admission-plugins",
-            "NodeRestriction",
+            # The second is off by default, and on in OpenShift: whoever blocks an owner's deletion needs a right for it.
+            "NodeRestriction,OwnerReferencesPermissionEnforcement",
             "--allow-privileged=true",
             "--service-cluster-ip-range",
             SERVICE_NETWORK,
@@ -166,6 +174,13 @@ class ControlPlane:
             "--enable-aggregator-routing=true",
             *self._reachability(node_loss_seconds),
         ]
+
+    def _audit(self) -> list[str | Path]:
+        """Who asked for what, and the answer's code: a line of JSON for each request that was answered, and two for a watch."""
+        policy = self._state / "audit-policy.yaml"
+        policy.write_text(_AUDIT_POLICY)
+        log = self._state / AUDIT_LOG
+        return ["--audit-policy-file", policy, "--audit-log-path", log, "--audit-log-maxsize", "10000"]
 
     def _reachability(self, node_loss_seconds: int | None) -> list[str]:
         if self._endpoint.netns is None:

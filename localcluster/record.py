@@ -53,6 +53,7 @@ class Record:
     size: Size
     endpoint: Endpoint
     network: int | None = None  # which of the numbered networks a real cluster has
+    audit: bool = False  # the API server writes an audit log
     complete: bool = False  # `up` got to its end
 
     def save(self, state: Path) -> None:

@@ -23,12 +23,22 @@ PATHS = {
     "ResourceSlice": "/apis/resource.k8s.io/v1",
     "ResourceClaim": "/apis/resource.k8s.io/v1",
     "ResourceClaimTemplate": "/apis/resource.k8s.io/v1",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1",
+    "Lease": "/apis/coordination.k8s.io/v1",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
 }
 CLUSTER_SCOPED = (
     *("Namespace", "Node", "CustomResourceDefinition", "PersistentVolume"),
     *("PriorityClass", "DeviceClass", "ResourceSlice"),
+    *("ClusterRole", "ClusterRoleBinding"),
 )
-PLURALS = {"Endpoints": "endpoints", "PriorityClass": "priorityclasses", "DeviceClass": "deviceclasses"}
+PLURALS = {
+    "Endpoints": "endpoints",
+    "PriorityClass": "priorityclasses",
+    "DeviceClass": "deviceclasses",
+    "NetworkPolicy": "networkpolicies",
+}
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened
@@ -61,10 +71,13 @@ class Kube:
             context.load_cert_chain(both.name)
         return context
 
-    def request(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> dict[str, Any]:
-        """One request; Refused carries the API server's message."""
+    def request(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", user: str = ""
+    ) -> dict[str, Any]:
+        """One request, as another user if one is named; Refused carries the API server's message."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.server + path, data, {"Content-Type": kind}, method=method)  # noqa: S310
+        headers = {"Content-Type": kind} | ({"Impersonate-User": user} if user else {})
+        request = urllib.request.Request(self.server + path, data, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, context=self.context, timeout=30) as response:  # noqa: S310
                 return json.loads(response.read())

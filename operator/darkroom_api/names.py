@@ -14,6 +14,9 @@ LABEL_PROFILE = f"{GROUP}/profile"
 ANNOTATION_DIGEST = f"{GROUP}/digest"  # on Jobs: of the spec that the operator asked for
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "darkroom"
+LABEL_NAME = "app.kubernetes.io/name"
+OPERATOR = "darkroom"  # LABEL_NAME of the operator's own pods, as the chart sets it
+REPORTS_PORT_NAME = "reports"  # of the operator's container, for live reports
 
 # --- What the operator tells a container through its environment. ---
 ENV_JOB = "DARKROOM_JOB"

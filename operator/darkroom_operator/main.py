@@ -6,9 +6,11 @@ import logging
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from darkroom_operator.core.lease import Timing
 from darkroom_operator.core.training_job.plan import plan
 from darkroom_operator.core.types import Channel
 from darkroom_operator.shell import log as logs
@@ -16,9 +18,10 @@ from darkroom_operator.shell import metrics as observability
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.certificates import Certificates
-from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client, Resource
+from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client, Resource
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.inbox import Inbox
+from darkroom_operator.shell.lease import Alone, Elector, Leadership
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.reconcile import Caches, Reconciler
@@ -35,7 +38,9 @@ async def run(settings: Settings) -> None:
     """Everything, until SIGTERM or until a part of it dies."""
     endpoint = find_endpoint()
     metrics, health = observability.Metrics(), observability.Health(settings.stale_seconds)
-    client = Client(endpoint, metrics.count_request)
+    unfenced = Client(endpoint, metrics.count_request)  # for the lease, and the certificate that any replica may make
+    leadership = _leadership(unfenced, settings)
+    client = Client(endpoint, metrics.count_request, leadership.leads)
 
     def enqueue(key: Key) -> None:
         queue.add(key)
@@ -47,15 +52,24 @@ async def run(settings: Settings) -> None:
         jobs=_caches(client, JOBS, enqueue, settings),
         pods=_caches(client, PODS, enqueue, settings),
         services=_caches(client, SERVICES, enqueue, settings),
+        network_policies=_caches(client, NETWORK_POLICIES, enqueue, settings),
     )
     inbox = Inbox()
     reconciler = Reconciler(
-        client, store, caches, profiles, metrics, plan=plan, reporter=socket.gethostname(), inbox=inbox
+        client,
+        store,
+        caches,
+        profiles,
+        metrics,
+        plan=plan,
+        reporter=socket.gethostname(),
+        leads=leadership.leads,
+        inbox=inbox,
     )
     queue: KeyedQueue[Key] = KeyedQueue(reconciler, metrics, workers=settings.workers)
     reconciler.queue = queue
     activity = watch.StreamActivity(settings.namespaces)
-    _observe(health, metrics, caches, store, activity)
+    _observe(health, metrics, caches, store, activity, leadership)
     metrics.registry.register(observability.WorkUnderWay(queue.running))
     server = await observability.serve(metrics, health, settings.metrics_port)
     asked, kopf_stop = asyncio.Event(), asyncio.Event()
@@ -68,22 +82,40 @@ async def run(settings: Settings) -> None:
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
     if settings.reports_address:
-        reports = Reports(inbox, Tokens(client), caches, store, metrics, enqueue=enqueue, ready=health.ready)
-        parts |= _report_channel(client, reports, inbox, metrics, settings)
+        reports = Reports(
+            inbox, Tokens(client), caches, store, metrics, enqueue=enqueue, ready=_both(health.ready, leadership.leads)
+        )
+        parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
     kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    election = asyncio.create_task(leadership.run(store.touch_all), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
-        await _first_end(asked, {*tasks, last})
+        await _first_end(asked, {*tasks, election, last})
         log.info("asked to stop; finishing what is under way")
         await queue.drain(GOODBYE_SECONDS)
     finally:
         await _cancel(tasks)
+        await _cancel([election])  # it gives the lease away, and nothing here may write after that
         await server.cleanup()
         kopf_stop.set()
         await asyncio.wait({last}, timeout=GOODBYE_SECONDS)
         await _cancel([last])
         await client.close()
+        await unfenced.close()
+
+
+def _both(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: one() and other()
+
+
+def _leadership(client: Client, settings: Settings) -> Leadership:
+    if not settings.lease:
+        return Alone()
+    namespace, name = settings.lease.split("/")
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # a restarted container keeps its pod's host name
+    timing = Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
+    return Elector(client, namespace, name, identity, timing)
 
 
 def _caches(client: Client, resource: Resource, enqueue: Callable[[Key], None], settings: Settings) -> list[Cache]:
@@ -113,6 +145,7 @@ def _observe(
     caches: Caches,
     store: Store,
     activity: watch.StreamActivity,
+    leadership: Leadership,
 ) -> None:
     for name, heard in activity.streams().items():
         health.watch_stream(name, heard)
@@ -120,7 +153,9 @@ def _observe(
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
-    metrics.registry.register(observability.JobStates(store.bodies))
+    # by the leader alone, so that a sum over all replicas counts each job once
+    metrics.registry.register(observability.JobStates(lambda: store.bodies() if leadership.leads() else []))
+    metrics.registry.register(observability.LeaderStatus(leadership.leads))
     metrics.registry.register(observability.StreamAges(health.ages))
 
 

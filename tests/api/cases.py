@@ -321,6 +321,14 @@ CONTAINERS = [
     no("mount without a path", "mountPath", base=CONTAINER, container__mounts=[{"claim": "data"}]),
     no("mount of a host path", "hostPath", base=CONTAINER, container__mounts=[{"hostPath": "/", "mountPath": "/host"}]),
     no("privileged", "securityContext", base=CONTAINER, container__securityContext={"privileged": True}),
+    no("a service account", "serviceAccountName", base=CONTAINER, serviceAccountName="admin"),
+    no(
+        "a Secret in the environment",
+        "valueFrom",
+        base=CONTAINER,
+        container__env=[{"name": "X", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}],
+    ),
+    no("the host's network", "hostNetwork", base=CONTAINER, hostNetwork=True),
 ]
 
 DATA = [

@@ -60,6 +60,16 @@ def test_an_image_has_every_dependency_of_its_extra(image: str) -> None:
     assert wanted <= {pin.name for pin in pins(LOCKS[image])}
 
 
+def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
+    rows = [line for line in (ROOT / "docs/security.md").read_text().splitlines() if re.match(r"\| \d+ ", line)]
+    assert [int(row.split("|")[1]) for row in rows] == list(range(1, len(rows) + 1))
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "deploy/gitops").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )

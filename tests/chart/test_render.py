@@ -18,9 +18,10 @@ ALLOWED = {
     ("darkroom.dev", "trainingjobs/status"): {"patch"},
     ("darkroom.dev", "trainingjobs/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "services"): {"get", "list", "watch", "create", "patch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "pods"): {"list", "watch"},
+    ("events.k8s.io", "events"): {"create"},
 }
 MODES: list[Any] = [
     pytest.param({}, id="whole cluster"),
@@ -40,6 +41,12 @@ def test_lint(offline_helm: Helm, values: Object, tmp_path: Any) -> None:
 def test_the_operator_gets_exactly_these_rights(render: Render, values: Object) -> None:
     objects = render(**values)
     name = values.get("fullnameOverride", "darkroom")
+    lease = only(objects, "Role", f"{name}-lease")
+    assert lease["metadata"]["namespace"] == NAMESPACE
+    assert [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in lease["rules"]] == [
+        (["leases"], None, ["create"]),
+        (["leases"], [name], ["get", "update"]),
+    ]
     roles = [o for o in objects if o["kind"] in ("Role", "ClusterRole") and o["metadata"]["name"] == name]
     assert roles
     for role in roles:
@@ -66,11 +73,34 @@ def test_no_role_has_a_wildcard_or_touches_secrets_or_creates_pods(render: Rende
 
 
 def test_a_list_of_namespaces_means_roles_there_and_none_for_the_cluster(render: Render) -> None:
-    objects = render(watchNamespaces=["vision", "speech"], reports={"enabled": False})
-    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == {"vision", "speech"}
-    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == {"vision", "speech"}
+    objects = render(watchNamespaces=["vision", "speech"])
+    places = {NAMESPACE, "vision", "speech"}  # NAMESPACE: the lease, and the Secret of the report channel
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"} == places
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"} == places
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
     assert environment(objects)["DARKROOM_NAMESPACES"] == "vision,speech"
+
+
+def test_a_namespaced_install_needs_nothing_of_the_cluster(render: Render) -> None:
+    """What belongs to the cluster can be left to an administrator: the CRD, people's aggregated roles, the policies."""
+    objects = render(
+        watchNamespaces=["vision"],
+        crds={"install": False},
+        rbac={"aggregateToUserRoles": False},
+        admissionPolicy={"enabled": False},
+    )
+    assert [o["kind"] for o in objects if "namespace" not in o["metadata"]] == []
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_every_policy_is_bound_where_the_operator_watches(render: Render, values: Object) -> None:
+    objects = render(**values)
+    policies = {o["metadata"]["name"] for o in objects if o["kind"] == "ValidatingAdmissionPolicy"}
+    bindings = [o for o in objects if o["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert policies and {o["spec"]["policyName"] for o in bindings} == policies
+    for binding in bindings:
+        (where,) = binding["spec"].get("matchResources", {}).get("namespaceSelector", {}).get("matchExpressions", [{}])
+        assert where.get("values", []) == values.get("watchNamespaces", [])
 
 
 def test_bindings_name_the_service_account(render: Render) -> None:
@@ -143,9 +173,20 @@ def test_the_operator_reads_every_variable_of_the_chart(render: Render, values: 
     assert settings.log_level == values.get("log", {}).get("level", "INFO")
 
 
-def test_one_operator_at_a_time_restricted_and_probed(render: Render) -> None:
+def test_replicas_stand_by_for_each_other(render: Render) -> None:
+    alone, pair = render(), render(**EVERYTHING)
+    assert not [o for o in alone if o["kind"] == "PodDisruptionBudget"]  # it would hold up every drain
+    budget = only(pair, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    for objects, replicas, lease in ((alone, 1, f"{NAMESPACE}/darkroom"), (pair, 2, f"{NAMESPACE}/darkroom-x")):
+        spec = only(objects, "Deployment")["spec"]
+        assert spec["replicas"] == replicas
+        assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        assert environment(objects)["DARKROOM_LEASE"] == lease
+
+
+def test_the_operator_is_restricted_and_probed(render: Render) -> None:
     spec = only(render(), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     (container,) = spec["template"]["spec"]["containers"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -168,6 +209,10 @@ def test_selectors_match_the_pods(render: Render) -> None:
         only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
         only(objects, "Service")["spec"]["selector"],
         only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(objects, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"][
+            "matchLabels"
+        ],
     ]
     assert all(selector.items() <= labels.items() for selector in selectors)
     monitor = only(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
@@ -240,9 +285,14 @@ def test_people_get_the_rights_of_their_namespace_role(render: Render) -> None:
         pytest.param({"profiles": {"Default": {}}}, "Default", id="a profile with an upper-case name"),
         pytest.param({"profiles": {"default": {"securityContext": {"runAsUser": 0}}}}, "runAsUser", id="root"),
         pytest.param({"profiles": {"default": {"resources": {"cpu": "two"}}}}, "cpu", id="no quantity"),
+        pytest.param(
+            {"profiles": {"default": {"networkPolicy": {"egress": [{"cidr": "store.example.com"}]}}}},
+            "cidr",
+            id="a host name in a network policy",
+        ),
         pytest.param({"log": {"level": "loud"}}, "level", id="no such level"),
         pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
-        pytest.param({"replicas": 2}, "replicas", id="two operators"),
+        pytest.param({"replicas": 0}, "replicas", id="no operator"),
     ],
 )
 def test_bad_values_are_refused_by_name(offline_helm: Helm, tmp_path: Any, values: Object, field: str) -> None:

@@ -40,6 +40,7 @@ def test_the_operator_works_with_the_rights_of_the_chart(
         profiles,
         tmp_path / "operator.log",
         DARKROOM_NAMESPACES=",".join(watched),
+        DARKROOM_LEASE=f"{mode}/darkroom",
         DARKROOM_REPORTS_ADDRESS=f"127.0.0.1:{port}",
         DARKROOM_REPORTS_PORT=str(port),
         DARKROOM_REPORTS_SECRET=f"{mode}/darkroom-reports",
@@ -48,6 +49,7 @@ def test_the_operator_works_with_the_rights_of_the_chart(
         checks_tokens(Kube(cluster.kubeconfig), mode, port, kubeconfig)
         live(Kube(cluster.kubeconfig), mode)
         assert operator.fetch("/healthz")[0] == 200
+        assert 'leader_election_master_status{name="trainingjobs"} 1.0' in operator.fetch("/metrics")[1]
         assert 'code="403"' not in operator.fetch("/metrics")[1]
     log = operator.log.read_text()
     assert "forbidden" not in log.lower(), log

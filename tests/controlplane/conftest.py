@@ -2,11 +2,13 @@
 
 import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
@@ -21,15 +23,32 @@ claims:
   priorityClasses: [urgent]
   resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu, accelerators: 1}]
 whole-node: {image: "localhost/trainer:test", resources: {cpu: 90, memory: 64Mi}, terminationGracePeriodSeconds: 5}
+fenced:
+  resources: {cpu: 100m, memory: 64Mi}
+  terminationGracePeriodSeconds: 5
+  networkPolicy: {egress: [{cidr: 10.20.0.0/16, ports: [443]}]}
 """
+CHART = Path(__file__).resolve().parents[2] / "charts/darkroom"
+RELEASE = "darkroom-system"
+ACCOUNT = f"system:serviceaccount:{RELEASE}:darkroom"
+RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """test_rights judges what the other tests of this folder did, so it is the last of them."""
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    if here:
+        first = items.index(here[0])
+        ordered = sorted(here, key=lambda item: item.path.name == "test_rights.py")
+        items[:] = [*items[:first], *ordered, *(item for item in items[first:] if item not in here)]
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """etcd, API server, controllers, scheduler and four fake nodes."""
+    """etcd, API server with an audit log, controllers, scheduler and four fake nodes."""
     cluster = Cluster("controlplane-tests")
-    cluster.up(nodes="kwok:4")
+    cluster.up(nodes="kwok:4", audit=True)
     yield cluster
     cluster.down()
 
@@ -59,13 +78,39 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def is_limit(obj: dict[str, Any]) -> bool:
+    """A policy that limits the operator; the one about the status would limit the operators that run as the administrator."""
+    return obj["kind"].startswith("ValidatingAdmissionPolicy") and not obj["metadata"]["name"].endswith("-status")
+
+
+@pytest.fixture(scope="session")
+def rights(cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The operator's account and rights as the chart renders them, put in force; returns the (Cluster)Roles bound to it."""
+    home = tmp_path_factory.mktemp("helm")
+    command = [cluster.bin / "helm", "template", "darkroom", CHART, "--namespace", RELEASE]
+    text = subprocess.run(
+        command, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True, check=True
+    ).stdout
+    objects = [obj for obj in yaml.safe_load_all(text) if obj and (obj["kind"] in RIGHTS or is_limit(obj))]
+    if kube.get("Namespace", None, RELEASE) is None:
+        kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE}})
+    cluster.kubectl("apply", "--server-side", "--filename", "-", input=yaml.safe_dump_all(objects))
+    bound = [obj["roleRef"]["name"] for obj in objects if obj["kind"].endswith("RoleBinding")]
+    return [obj for obj in objects if obj["kind"].endswith("Role") and obj["metadata"]["name"] in bound]
+
+
 @pytest.fixture(scope="session")
 def operator(
-    cluster: Cluster, kube: Kube, profiles: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, rights: list[dict[str, Any]], profiles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    """One operator for the tests that do not kill it."""
-    log = tmp_path_factory.mktemp("operator") / "operator.log"
-    with OperatorProcess(cluster.kubeconfig, profiles, log) as process:
+    """One operator for the tests that do not kill it, with the rights of the chart and no others."""
+    folder = tmp_path_factory.mktemp("operator")
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    token = cluster.kubectl("create", "token", "darkroom", "--namespace", RELEASE, "--duration", "24h").strip()
+    config["users"][0]["user"] = {"token": token}
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    lease = {"DARKROOM_LEASE": f"{RELEASE}/darkroom"}
+    with OperatorProcess(folder / "kubeconfig", profiles, folder / "operator.log", **lease) as process:
         yield process
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from darkroom_api.report import Reason, TerminationMessage
-from tests.kube import eventually
+from tests.kube import Refused, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -192,6 +192,17 @@ def test_unschedulable_pods_say_so_and_recover(flowers, kube, namespace):
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "missing"}, "spec": claim}, namespace
     )
     job.reaches("Running", within=60)
+
+
+def test_a_quota_counts_training_jobs(flowers, kube, namespace):
+    hard = {"count/trainingjobs.darkroom.dev": "1"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one"}, "spec": {"hard": hard}}
+    kube.create(quota, namespace)
+    eventually(lambda: kube.get("ResourceQuota", namespace, "one").get("status", {}).get("hard"), what="in force")
+    job = flowers()
+    second = {key: job.body[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": "second"}}
+    with pytest.raises(Refused, match="exceeded quota: one"):
+        kube.create(second, namespace)
 
 
 def test_a_quota_that_refuses_the_pods_is_noticed(flowers, kube, namespace):

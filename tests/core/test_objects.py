@@ -6,10 +6,11 @@ import pytest
 
 from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_operator.core.profile import Profile, ResourceClaim, parse_profiles
+from darkroom_operator.core.profile import NetworkPolicy, Profile, ResourceClaim, parse_profiles
 from darkroom_operator.core.training_job.objects import (
     Owner,
     job,
+    network_policy,
     processes_per_node,
     run_folder,
     service,
@@ -70,6 +71,49 @@ def test_service():
             },
         },
     }
+
+
+def test_network_policy():
+    allowed = NetworkPolicy.model_validate({"egress": [{"cidr": "10.20.0.0/16", "ports": [443]}, {"cidr": "fd00::/8"}]})
+    ranks = {
+        "podSelector": {
+            "matchLabels": {
+                "darkroom.dev/training-job": "flowers",
+                "darkroom.dev/training-job-uid": "0123456789abcdef",
+            }
+        }
+    }
+    operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "darkroom"}}}
+    assert network_policy(OWNER, spec(container=CONTAINER), allowed) == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": "darkroom-flowers",
+            "namespace": "vision",
+            "labels": LABELS,
+            "ownerReferences": [REFERENCE],
+        },
+        "spec": {
+            **ranks,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [ranks]}],
+            "egress": [
+                {"to": [ranks]},
+                {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+                {"to": [operator], "ports": [{"port": "reports", "protocol": "TCP"}]},
+                {
+                    "to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}],
+                    "ports": [{"port": 443, "protocol": "TCP"}],
+                },
+                {"to": [{"ipBlock": {"cidr": "fd00::/8"}}]},
+            ],
+        },
+    }
+
+
+def test_a_network_policy_names_addresses():
+    with pytest.raises(ValueError, match=r"profiles.default.networkPolicy.egress.0.cidr: .*host bits set"):
+        parse_profiles("default: {networkPolicy: {egress: [{cidr: 10.20.0.1/16}]}}")
 
 
 def test_job():

@@ -41,6 +41,7 @@ class World:
         self.pods: dict[str, dict[str, Any]] = {}
         self.departed: set[str] = set()
         self.services: dict[str, dict[str, Any]] = {}
+        self.network_policies: dict[str, dict[str, Any]] = {}
         self.refusal: Refusal | None = None
         self.live: Live | None = None
         self.channel: Channel | None = None
@@ -57,6 +58,7 @@ class World:
             jobs=tuple(self.jobs.values()),
             pods=tuple(self.pods.values()),
             services=tuple(self.services.values()),
+            network_policies=tuple(self.network_policies.values()),
             departed=frozenset(self.departed),
         )
         return Facts(self.body, children, self.now, self.profiles, self.refusal, self.live, self.channel)
@@ -88,7 +90,8 @@ class World:
         raise AssertionError("the plan does not come to rest")
 
     def _store(self, desired: dict[str, Any]) -> None:
-        shelf = self.jobs if desired["kind"] == "Job" else self.services
+        shelves = {"Job": self.jobs, "Service": self.services, "NetworkPolicy": self.network_policies}
+        shelf = shelves[desired["kind"]]
         name = desired["metadata"]["name"]
         if desired["kind"] == "Job" and name in shelf:
             return  # "already exists", and ours
@@ -112,6 +115,8 @@ class World:
     def _delete(self, kind: str, name: str, uid: str) -> None:
         if kind == "TrainingJob":
             self.gone = True
+        elif kind == "NetworkPolicy":
+            assert self.network_policies.pop(name)["metadata"]["uid"] == uid
         elif kind == "Job" and name in self.jobs:
             assert self.jobs[name]["metadata"]["uid"] == uid
             self.jobs[name]["metadata"]["deletionTimestamp"] = timestamp(self.now)

@@ -74,6 +74,8 @@ def test_without_nodes() -> None:
 
         other = run("up", "--name", "lc-none", "--nodes", "kwok:3")
         assert (other.returncode, "down --name lc-none" in other.stderr) == (1, True)
+        unheard = run("up", "--name", "lc-none", "--nodes", "none", "--audit")
+        assert (unheard.returncode, "runs without --audit" in unheard.stderr) == (1, True)
         image = run("load", "--name", "lc-none", "x.tar")
         assert (image.returncode, "no real node" in image.stderr) == (1, True)
 
@@ -90,6 +92,14 @@ def test_without_nodes() -> None:
         assert cluster.is_up()
     assert traces("lc-none") == []
     assert run("down", "--name", "lc-none").returncode == 0, "down twice is no error"
+
+
+def test_an_audit_log_says_who_asked_for_what() -> None:
+    with removed_at_the_end("lc-audit") as cluster:
+        cluster.up(audit=True).kubectl("get", "namespaces")
+        events = [json.loads(line) for line in cluster.audit_log.read_text().splitlines()]
+        asked = {(e["user"]["username"], e["verb"], e.get("objectRef", {}).get("resource")) for e in events}
+        assert ("admin", "list", "namespaces") in asked
 
 
 def test_a_component_that_cannot_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from darkroom_api import names
 from darkroom_operator.core.types import Body, Delete, Event, Facts, Plan
 from darkroom_operator.shell.cache import Cache
-from darkroom_operator.shell.client import JOBS, PODS, SERVICES, Client
+from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
@@ -32,7 +32,9 @@ class Bench:
         self.client = Client(Endpoint(proxy.url, None, lambda: None), self.metrics.count_request)
         self.added: list[Any] = []
         self.store = Store(self.added.append)
-        self.caches = Caches(*([self._cache(resource, namespace)] for resource in (JOBS, PODS, SERVICES)))
+        self.caches = Caches(
+            *([self._cache(resource, namespace)] for resource in (JOBS, PODS, SERVICES, NETWORK_POLICIES))
+        )
         profiles = Profiles(Path("/nowhere"), lambda: None, self.metrics)
         self.facts: list[Facts] = []
         self.reconciler = Reconciler(

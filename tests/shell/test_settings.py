@@ -27,6 +27,10 @@ def test_every_setting_can_be_set():
         "watch_seconds": "30",
         "silence_seconds": "20",
         "stale_seconds": "50",
+        "lease": "darkroom-system/darkroom",
+        "lease_seconds": "30",
+        "renew_seconds": "20",
+        "retry_seconds": "5",
     }
     assert set(given) == {field.name for field in fields(Settings)}
     read = Settings.from_environment({f"DARKROOM_{name.upper()}": text for name, text in given.items()})
@@ -45,11 +49,18 @@ def test_every_setting_can_be_set():
         pytest.param("RESYNC_SECONDS", "nan", id="not a number"),
         pytest.param("LOG_LEVEL", "LOUD", id="unknown level"),
         pytest.param("LOG_FORMAT", "xml", id="unknown format"),
+        pytest.param("LEASE", "darkroom", id="a lease without its namespace"),
+        pytest.param("LEASE_SECONDS", "1.5", id="a lease counts whole seconds"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, text):
     with pytest.raises(ValueError, match=f"DARKROOM_{name}='{text}'"):
         Settings.from_environment({f"DARKROOM_{name}": text})
+
+
+def test_a_leader_must_give_up_before_another_begins():
+    with pytest.raises(ValueError, match="DARKROOM_RENEW_SECONDS < DARKROOM_LEASE_SECONDS"):
+        Settings.from_environment({"DARKROOM_RENEW_SECONDS": "15"})
 
 
 def test_health_outlives_one_watch_request_by_default():

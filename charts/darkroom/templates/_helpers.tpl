@@ -57,11 +57,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies] # of profiles with networkPolicy
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
+{{- end -}}
+
+{{/* Names of the admission policies, each of which needs a binding. */}}
+{{- define "darkroom.policies" -}}
+{{- $policies := list "status" "children" "pods" "deletion" -}}
+{{- if or .Values.admissionPolicy.requireProfileUse .Values.admissionPolicy.requireCreateJobs -}}
+{{- $policies = append $policies "users" -}}
+{{- end -}}
+{{- toJson $policies -}}
 {{- end -}}

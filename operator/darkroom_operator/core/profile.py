@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from darkroom_api.v1alpha1.common import DNS_SUBDOMAIN, Decimal, DnsLabel, Model, Quantity, whole_number
 
@@ -56,6 +57,25 @@ class Identity(Model):
     supplemental_groups: list[int] = []
 
 
+def _cidr(text: str) -> str:
+    return str(ip_network(text))
+
+
+class Egress(Model):
+    """Addresses that training pods may connect to."""
+
+    cidr: Annotated[str, AfterValidator(_cidr)]
+    """As 10.20.0.0/16, or 0.0.0.0/0 for everything."""
+    ports: list[Annotated[int, Field(ge=1, le=65535)]] = []
+    """TCP ports; none: every port and protocol."""
+
+
+class NetworkPolicy(Model):
+    """Training pods talk to the pods of their own job, DNS, the operator's report port, and what is listed; nothing gets in."""
+
+    egress: list[Egress] = []
+
+
 class Profile(Model):
     """Where and how the pods of a job run, and what they cost."""
 
@@ -84,6 +104,8 @@ class Profile(Model):
     shared_memory: Quantity | None = None
     """Size of /dev/shm; absent: bounded by the pod's memory limit."""
     security_context: Identity = Identity()
+    network_policy: NetworkPolicy | None = None
+    """Absent: no policy is made."""
     termination_grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 60
     annotations: dict[str, str] = {}
 

@@ -19,6 +19,7 @@ class Children:
     pods: tuple[Body, ...] = ()
     """Pods that exist, and pods seen to go less than ten minutes ago (`departed`), with their last status."""
     services: tuple[Body, ...] = ()
+    network_policies: tuple[Body, ...] = ()
     departed: frozenset[str] = frozenset()
     """UIDs of those in `pods` that no longer exist."""
 
@@ -37,7 +38,7 @@ class Event:
 class Delete:
     """An object to delete; the UID is a precondition, so that a namesake is never hit."""
 
-    kind: str  # TrainingJob | Job | Service
+    kind: str  # TrainingJob | Job | NetworkPolicy
     name: str
     uid: str
 
@@ -47,7 +48,7 @@ class Plan:
     """What to do about one TrainingJob, in this order: apply, create, delete, status, events.
 
     create: objects that are made once and then left alone (Jobs): "already exists" is success if it is owned by us.
-    apply: objects kept as desired by server-side apply (Services).
+    apply: objects kept as desired by server-side apply (Services, NetworkPolicies).
     status: the whole desired status; the shell writes it only when it differs.
     requeue_after: seconds until time alone changes the plan.
     """

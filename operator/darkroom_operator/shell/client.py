@@ -41,8 +41,10 @@ SERVICES = Resource("/api/v1", "services", "Service")
 SECRETS = Resource("/api/v1", "secrets", "Secret")
 ISSUER = Resource("", "serviceaccountissuer", "")
 """Not a collection: documents about the tokens of service accounts, each at a path of its own."""
+NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
-BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES)}
+LEASES = Resource("/apis/coordination.k8s.io/v1", "leases", "Lease")
+BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES, NETWORK_POLICIES)}
 
 
 class ApiError(Exception):
@@ -63,16 +65,31 @@ class ApiError(Exception):
         return self.code in (400, 403, 404, 405, 413, 422)
 
 
+class NotLeading(ApiError):  # noqa: N818 - reads as what happened
+    """A write that was not sent, because another process may lead by now."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "NotLeading", "the lease is not ours; nothing was written")
+
+    @property
+    def passing(self) -> bool:
+        """Trying again is for whoever leads."""
+        return False
+
+
 OnRequest = Callable[[str, str, int], None]
 """Told of every answer: verb, resource, code."""
 
 
 class Client:
-    """Two sessions to one API server: watches hold their connections for good, and must not use up those of requests."""
+    """Two sessions to one API server: watches hold their connections for good, and must not use up those of requests.
 
-    def __init__(self, endpoint: Endpoint, on_request: OnRequest) -> None:
+    `may_write` is asked about every write, last of all when it has its connection; NotLeading if it says no.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_request: OnRequest, may_write: Callable[[], bool] = lambda: True) -> None:
         self._server = endpoint.server.rstrip("/")
-        self._session = endpoint.session()
+        self._session = endpoint.session(trace_configs=[_fence(may_write)])
         self._watches = endpoint.session(connections=0)
         self._on_request = on_request
 
@@ -118,9 +135,14 @@ class Client:
         path = resource.path(body["metadata"]["namespace"])
         return await self._request("POST", resource, path, body=body, query=_AS_MANAGER, tries=tries)
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+    async def get(self, resource: Resource, namespace: str, name: str, *, tries: int = TRIES) -> Object:
         """One object."""
-        return await self._request("GET", resource, resource.path(namespace, name))
+        return await self._request("GET", resource, resource.path(namespace, name), tries=tries)
+
+    async def replace(self, resource: Resource, body: Body, *, tries: int = TRIES) -> Object:
+        """PUT; ApiError 409 if the object is not the one whose resourceVersion `body` has."""
+        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return await self._request("PUT", resource, path, body=body, query=_AS_MANAGER, tries=tries)
 
     async def document(self, path: str) -> Object:
         """What the API server publishes about its tokens; tried once, for somebody waits for the answer."""
@@ -216,6 +238,18 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as error:
             self._on_request(verb.lower(), resource.plural, 0)
             raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}") from error
+
+
+def _fence(may_write: Callable[[], bool]) -> aiohttp.TraceConfig:
+    """Asks right before a request is written to its connection: getting one takes time, and a process may be paused meanwhile."""
+    config = aiohttp.TraceConfig()
+
+    async def check(_session: Any, _context: Any, params: aiohttp.TraceRequestHeadersSentParams) -> None:
+        if params.method != "GET" and not may_write():
+            raise NotLeading
+
+    config.on_request_headers_sent.append(check)  # called before they are, in spite of its name; a test holds that
+    return config
 
 
 def _cleared(old: Body, new: Body) -> Object:

@@ -115,6 +115,19 @@ def _version_of(distribution: str) -> str:
         return "unknown"
 
 
+class LeaderStatus(Collector):
+    """client-go's gauge of an election."""
+
+    def __init__(self, leads: Callable[[], bool]) -> None:
+        self._leads = leads
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge."""
+        family = GaugeMetricFamily("leader_election_master_status", "1: this process leads", labels=["name"])
+        family.add_metric((QUEUE,), float(self._leads()))
+        yield family
+
+
 class WorkUnderWay(Collector):
     """What client-go tells of work that has not ended: a stuck worker shows here first."""
 

@@ -25,12 +25,14 @@ EVENT_MEMORY, EVENT_SECONDS = 2000, 600.0
 class Caches:
     """The caches of all children, in every namespace that is served."""
 
-    def __init__(self, jobs: list[Cache], pods: list[Cache], services: list[Cache]) -> None:
-        self.jobs, self.pods, self.services = jobs, pods, services
+    def __init__(
+        self, jobs: list[Cache], pods: list[Cache], services: list[Cache], network_policies: list[Cache]
+    ) -> None:
+        self.jobs, self.pods, self.services, self.network_policies = jobs, pods, services, network_policies
 
     def all(self) -> list[Cache]:
         """Every cache."""
-        return [*self.jobs, *self.pods, *self.services]
+        return [*self.jobs, *self.pods, *self.services, *self.network_policies]
 
     def of(self, key: Key) -> Children:
         """What belongs to one TrainingJob."""
@@ -40,6 +42,7 @@ class Caches:
             jobs=tuple(body for cache in self.jobs for body in cache.present(key)),
             pods=(*present, *departed),
             services=tuple(body for cache in self.services for body in cache.present(key)),
+            network_policies=tuple(body for cache in self.network_policies for body in cache.present(key)),
             departed=frozenset(body["metadata"]["uid"] for body in departed),
         )
 
@@ -72,10 +75,11 @@ class Reconciler:
         *,
         plan: Callable[[Facts], Plan],
         reporter: str,
+        leads: Callable[[], bool] = lambda: True,
         inbox: Inbox | None = None,
     ) -> None:
         self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
-        self._metrics, self._plan, self._reporter = metrics, plan, reporter
+        self._metrics, self._plan, self._reporter, self._leads = metrics, plan, reporter, leads
         self._inbox = inbox or Inbox()
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
         self.queue: KeyedQueue[Key]
@@ -106,6 +110,8 @@ class Reconciler:
         if not all(cache.synced.is_set() for cache in self._caches.all()):
             self.queue.add_after(key, 0.2)
             return "waiting"
+        if not self._leads():
+            return "standby"  # the key comes again when we begin to lead
         facts = Facts(
             body,
             self._caches.of(key),

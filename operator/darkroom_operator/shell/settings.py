@@ -38,6 +38,14 @@ class Settings:
     """A stream without a line or bookmark for this long is opened anew; the API server sends one every minute."""
     stale_seconds: float = 200.0
     """/healthz turns red when a stream has been silent for this long."""
+    lease: str = ""
+    """Lease of the leader election, as namespace/name; empty: no election, for an operator that runs alone."""
+    lease_seconds: int = 15
+    """Other operators keep off for this long after the leader's last renewal."""
+    renew_seconds: float = 10.0
+    """A leader that could not renew for this long writes no more, and ends."""
+    retry_seconds: float = 2.0
+    """Between two renewals, and between two looks of an operator that stands by."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -56,6 +64,10 @@ class Settings:
             "watch_seconds": _between(float, 1, 3600),
             "silence_seconds": _between(float, 0.1, 3600),
             "stale_seconds": _between(float, 0.1, 86400),
+            "lease": _lease,
+            "lease_seconds": _between(int, 1, 3600),
+            "renew_seconds": _between(float, 0.1, 3600),
+            "retry_seconds": _between(float, 0.1, 3600),
         }
         given = {}
         for name, read in readers.items():
@@ -65,7 +77,10 @@ class Settings:
                     given[name] = read(text)
                 except ValueError as error:
                     raise ValueError(f"{variable}={text!r}: {error}") from None
-        return cls(**given)
+        settings = cls(**given)
+        if not settings.retry_seconds < settings.renew_seconds < settings.lease_seconds:
+            raise ValueError("DARKROOM_RETRY_SECONDS < DARKROOM_RENEW_SECONDS < DARKROOM_LEASE_SECONDS must hold")
+        return settings
 
 
 def _between(kind: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
@@ -76,6 +91,13 @@ def _between(kind: Callable[[str], Any], low: float, high: float) -> Callable[[s
         return number
 
     return read
+
+
+def _lease(text: str) -> str:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise ValueError("must be namespace/name")
+    return text
 
 
 def _one_of(*words: str) -> Callable[[str], str]:

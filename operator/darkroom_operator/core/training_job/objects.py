@@ -9,7 +9,7 @@ from typing import Any
 from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
-from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.profile import NetworkPolicy, Profile
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
 from darkroom_operator.core.training_job.torchrun import torchrun_env
 from darkroom_operator.core.types import Channel
@@ -32,7 +32,7 @@ def job_name(owner: Owner, attempt: int) -> str:
 
 
 def service_name(owner: Owner) -> str:
-    """Name of the headless Service; with a prefix, because a user may well have a Service of the job's name."""
+    """Name of the headless Service and the NetworkPolicy; with a prefix: a user may well have a Service of the job's name."""
     return f"darkroom-{owner.name}"
 
 
@@ -70,6 +70,32 @@ def service(owner: Owner, spec: TrainingJobSpec) -> Object:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": {names.LABEL_JOB: owner.name, names.LABEL_JOB_UID: owner.uid},
+        },
+    }
+
+
+def network_policy(owner: Owner, spec: TrainingJobSpec, policy: NetworkPolicy) -> Object:
+    """Ranks to ranks on every port (NCCL and gloo choose their own), DNS, the operator, and what the profile lists."""
+    ranks = {"podSelector": {"matchLabels": {names.LABEL_JOB: owner.name, names.LABEL_JOB_UID: owner.uid}}}
+    operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": {names.LABEL_NAME: names.OPERATOR}}}
+    dns = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    egress: list[Object] = [
+        {"to": [ranks]},
+        {"ports": dns},  # wherever: a node-local resolver has no pod that could be selected
+        {"to": [operator], "ports": [{"port": names.REPORTS_PORT_NAME, "protocol": "TCP"}]},
+    ]
+    for allowed in policy.egress:
+        ports = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
+        egress.append({"to": [{"ipBlock": {"cidr": allowed.cidr}}]} | ({"ports": ports} if ports else {}))
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(owner, service_name(owner), _labels(owner, spec)),
+        "spec": {
+            **ranks,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [ranks]}],
+            "egress": egress,
         },
     }
 

@@ -115,6 +115,7 @@ class Observed:
     jobs: Mapping[int, Job]
     pods: tuple[Pod, ...]
     services: tuple[Body, ...]
+    network_policies: tuple[Body, ...]
     profile: Profile | None
     profile_names: tuple[str, ...]
     refusal: Refusal | None
@@ -164,6 +165,7 @@ def observe(facts: Facts) -> Observed:
         jobs={job.attempt: job for job in jobs},
         pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _belongs(p, uid)),
         services=tuple(s for s in facts.children.services if _belongs(s, uid)),
+        network_policies=tuple(p for p in facts.children.network_policies if _belongs(p, uid)),
         profile=facts.profiles.get(spec.profile) if spec else None,
         profile_names=tuple(sorted(facts.profiles)),
         refusal=facts.refusal,

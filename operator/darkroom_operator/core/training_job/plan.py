@@ -16,6 +16,7 @@ from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
 from darkroom_operator.core.training_job.observe import Observed, observe
 from darkroom_operator.core.training_job.record import Record, backoff_seconds, bring_up_to_date
+from darkroom_operator.core.training_job.surroundings import Surroundings, owner_of, surroundings
 from darkroom_operator.core.types import Body, Delete, Facts, Plan
 
 KEPT_JOBS = 3
@@ -213,7 +214,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     phase = status.of_attempt(seen, spec, record.running)
     job = seen.jobs.get(record.running.number)
     healthy = job is not None and not job.deleting and not job.failing
-    create, apply = _service(seen, spec) if healthy else ((), ())
+    around = surroundings(seen, spec) if healthy else Surroundings()
     waits = [
         _seconds_left(seen, spec, record),
         budget.seconds_left(seen, spec, record.status, record.running),
@@ -223,7 +224,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
         waits.append(due)
     wait = min((seconds for seconds in waits if seconds is not None and seconds > 0), default=None)
-    return _say(seen, phase, record, create=create, apply=apply, wait=wait)
+    return _say(seen, phase, record, create=around.create, apply=around.apply, delete=around.delete, wait=wait)
 
 
 def _start_attempt(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan:
@@ -246,9 +247,9 @@ def _start_attempt(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
 def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Plan:
     if seen.profile is None:
         raise ValueError("an attempt needs a profile; _impossible comes first")
-    create, apply = _service(seen, spec)
+    around = surroundings(seen, spec)
     avoid = seen.status.avoided_nodes or ()
-    wanted = objects.job(_owner(seen), spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
+    wanted = objects.job(owner_of(seen), spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
     job = objects.signed(wanted, _digest(seen, spec, seen.profile, number))
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
@@ -256,24 +257,12 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
         if past <= number - KEPT_JOBS and not seen.jobs[past].deleting
     )
     # No status yet: the attempt is recorded when its Job, and so its UID, is seen. That second look is due at once.
-    return Plan(create=(*create, job), apply=apply, delete=old, requeue_after=0.0)
+    return Plan(create=(*around.create, job), apply=around.apply, delete=(*around.delete, *old), requeue_after=0.0)
 
 
 def _digest(seen: Observed, spec: TrainingJobSpec, profile: Profile, number: int) -> str:
     """Of what the profile and the spec ask for, without what comes and goes: avoided nodes, the report channel."""
-    return objects.digest(objects.job(_owner(seen), spec, profile, attempt=number))
-
-
-def _service(seen: Observed, spec: TrainingJobSpec) -> tuple[tuple[Body, ...], tuple[Body, ...]]:
-    """The headless Service to create, or to put right by apply; both empty if it is as it should be."""
-    if spec.num_nodes == 1:
-        return (), ()
-    wanted = objects.service(_owner(seen), spec)
-    found = next((s for s in seen.services if s["metadata"]["name"] == wanted["metadata"]["name"]), None)
-    if found is None:
-        return (wanted,), ()
-    kept = all(found["spec"].get(field) == value for field, value in wanted["spec"].items())
-    return (), () if kept or "deletionTimestamp" in found["metadata"] else (wanted,)
+    return objects.digest(objects.job(owner_of(seen), spec, profile, attempt=number))
 
 
 def _after_the_end(seen: Observed) -> Plan:
@@ -327,7 +316,3 @@ def _say(
         events=events_between(seen.status, new),
         requeue_after=wait,
     )
-
-
-def _owner(seen: Observed) -> objects.Owner:
-    return objects.Owner(seen.name, seen.namespace, seen.uid)

@@ -1,0 +1,137 @@
+"""The operator's rights, verb by verb: what the chart grants is what the operator asked for in the tests of this folder."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster import Cluster
+from tests.controlplane.conftest import ACCOUNT, Flowers
+from tests.kube import Refused, eventually
+
+pytestmark = pytest.mark.cluster
+Right = tuple[str, str, str]
+"""API group, resource, verb."""
+FINALIZERS = ("darkroom.dev", "trainingjobs/finalizers", "update")
+
+
+def granted(roles: Iterable[dict[str, Any]]) -> set[Right]:
+    return {
+        (group, resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def asked(cluster: Cluster) -> list[tuple[Right, str]]:
+    """Every request of the operator about objects, with what the authorizer said to it."""
+    events = [json.loads(line) for line in cluster.audit_log.read_text().splitlines() if ACCOUNT in line]
+    return [
+        (right(event), event["annotations"]["authorization.k8s.io/decision"])
+        for event in events
+        if event["user"]["username"] == ACCOUNT and "objectRef" in event
+    ]
+
+
+def right(event: dict[str, Any]) -> Right:
+    thing = event["objectRef"]
+    resource = "/".join(part for part in (thing["resource"], thing.get("subresource")) if part)
+    return thing.get("apiGroup", ""), resource, event["verb"]
+
+
+@pytest.fixture
+def the_whole_folder_ran(request: pytest.FixtureRequest) -> None:
+    """Without the others, this file could say nothing about what is never used."""
+    files = {item.path for item in request.session.items}
+    options = request.config.option
+    if options.keyword or options.markexpr or not files >= set(Path(__file__).parent.glob("test_*.py")):
+        pytest.skip("only a part of the folder runs")
+
+
+def test_a_foreign_job_of_an_attempts_name_is_left_alone(flowers, kube, namespace):
+    """The operator looks whose it is: the only time that it reads a single Job."""
+    container = {"name": "theirs", "image": "x"}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "flowers-1"}}
+    kube.create(
+        job | {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}}, namespace
+    )
+    ours = flowers()
+    ours.reaches("Stalled")
+    assert ours.condition("Stalled")[1] == "NameTaken"
+    assert "ownerReferences" not in kube.get("Job", namespace, "flowers-1")["metadata"]
+
+
+def test_a_service_that_somebody_edits_is_put_right(flowers, kube, namespace):
+    flowers().reaches("Running")
+    kube.merge("Service", namespace, "darkroom-flowers", {"spec": {"publishNotReadyAddresses": False}})
+
+    def put_right() -> bool:
+        return kube.get("Service", namespace, "darkroom-flowers")["spec"].get("publishNotReadyAddresses", False)
+
+    eventually(put_right, what="publishNotReadyAddresses again")
+
+
+def test_a_status_that_was_computed_from_an_old_object_is_not_stored(flowers, cluster):
+    """Somebody edits the job all the time; the operator reads it anew after a conflict, and gets through in the end."""
+    job: Flowers = flowers()
+    numbers = iter(range(10_000))
+
+    def readings() -> int:
+        return [question for question, _ in asked(cluster)].count(("darkroom.dev", "trainingjobs", "get"))
+
+    before = readings()
+
+    def read_anew() -> bool:
+        job.kube.merge("TrainingJob", job.namespace, "flowers", {"metadata": {"labels": {"edit": str(next(numbers))}}})
+        if job.status.get("state") in ("Running", "Suspended"):
+            job.edit(suspend=job.status["state"] == "Running")
+        return readings() > before
+
+    eventually(read_anew, within=60, what="a conflict")
+    job.edit(suspend=False)
+    job.reaches("Running")
+
+
+def test_blocking_the_owners_deletion_needs_the_right_to_its_finalizers(cluster, kube, rights, flowers, namespace):
+    """OpenShift asks for it inside the admission of every child; the audit log cannot show that, so it is taken away here."""
+    owner = flowers(suspend=True)
+    owner.reaches("Suspended")
+    reference = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TrainingJob", "name": "flowers"}
+    reference |= {"uid": owner.body["metadata"]["uid"], "blockOwnerDeletion": True}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "ownerReferences": [reference]}}
+    service |= {"spec": {"clusterIP": "None"}}
+    path = kube.path("Service", namespace) + "?dryRun=All"
+    kube.request("POST", path, service, user=ACCOUNT)
+
+    (role,) = [role for role in rights if FINALIZERS in granted([role])]
+    lesser = [rule for rule in role["rules"] if "trainingjobs/finalizers" not in rule["resources"]]
+    name = {"metadata": {"name": "without-finalizers"}}
+    head = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    subject = {"kind": "User", "name": "without-finalizers", "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"kind": "ClusterRole", "name": "without-finalizers", "apiGroup": "rbac.authorization.k8s.io"}
+    kube.create({**head, **name, "kind": "ClusterRole", "rules": lesser})
+    kube.create({**head, **name, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]})
+
+    def refused() -> str:
+        try:
+            kube.request("POST", path, service, user="without-finalizers")
+        except Refused as refusal:
+            return str(refusal)
+        return ""
+
+    eventually(lambda: "can't set finalizers on" in refused(), what="refused for the finalizers alone")
+
+
+def test_nothing_was_forbidden(cluster):
+    assert {question for question, decision in asked(cluster) if decision != "allow"} == set()
+
+
+def test_every_right_was_used(the_whole_folder_ran, cluster, rights):
+    """FINALIZERS is the one that admission asks for, as the test above shows."""
+    never = granted(rights) - {question for question, _ in asked(cluster)} - {FINALIZERS}
+    assert never == set(), "rights that the chart grants and the operator never asks for"

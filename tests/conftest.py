@@ -4,27 +4,35 @@ The tests of a folder share a cluster, so they share a process; the trainer's sh
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # other processes work on this machine meanwhile: time says nothing about a test here
 
-TIERS = ("cluster", "controlplane", "localcluster", "shell", "chart", "api", "core")
-"""Longest first: two folders of equal length side by side, short ones behind."""
-_HERE = Path(__file__).parent
+TIERS = ("cluster", "controlplane", "shell", "localcluster", "chart", "api", "core")
+"""Longest first: they begin side by side, and the short ones follow."""
+
+
+class ByFolder(LoadScopeScheduling):
+    """pytest-xdist's way of handing out tests, with folders for scopes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = Path(nodeid).parts[1]
+        return folder if folder in TIERS else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """Called in the process that hands out, once all have collected the same tests."""
+    return ByFolder(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name each folder a group of pytest-xdist, before that puts groups into the tests' names."""
+    """Put the folders into the order in which they are handed out."""
     order = {tier: number for number, tier in enumerate(TIERS)}
-    for item in items:
-        if (tier := _tier(item)) in order:
-            item.add_marker(pytest.mark.xdist_group(tier))
-    items.sort(key=lambda item: order.get(_tier(item), len(order)))
-
-
-def _tier(item: pytest.Item) -> str:
-    return item.path.relative_to(_HERE).parts[0]
+    here = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))

@@ -10,7 +10,7 @@ from tests.kube import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.real, pytest.mark.timeout(600)]
 
-LONG = VISION | {"schedule": {"epochs": 6}}
+LONG = VISION | {"schedule": {"epochs": 4}}
 
 
 KILL_WORKER = """
@@ -42,7 +42,7 @@ def test_suspend_saves_and_resume_goes_on(train, kube, namespace):
     job.trains(step=20)
     kube.merge("TrainingJob", namespace, "flowers", {"spec": {"suspend": True}})
     status = job.reaches("Suspended", within=60)
-    eventually(lambda: job.pods(1) == [], what="pods gone")
+    assert {pod["status"]["phase"] for pod in job.pods(1)} <= {"Succeeded", "Failed"}
     assert 0 < status["progress"]["percent"] < 100
     saved = steps_of(status)
     kube.merge("TrainingJob", namespace, "flowers", {"spec": {"suspend": False}})

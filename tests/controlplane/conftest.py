@@ -13,7 +13,7 @@ import yaml
 from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
 from tests.kube import Kube, eventually
-from tests.operator_process import OperatorProcess
+from tests.operator_process import OperatorProcess, free_port
 
 PROFILES = """
 default: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 5}
@@ -23,6 +23,7 @@ claims:
   priorityClasses: [urgent]
   resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu, accelerators: 1}]
 whole-node: {image: "localhost/trainer:test", resources: {cpu: 90, memory: 64Mi}, terminationGracePeriodSeconds: 5}
+patient: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 300}
 fenced:
   resources: {cpu: 100m, memory: 64Mi}
   terminationGracePeriodSeconds: 5
@@ -31,7 +32,7 @@ fenced:
 CHART = Path(__file__).resolve().parents[2] / "charts/darkroom"
 RELEASE = "darkroom-system"
 ACCOUNT = f"system:serviceaccount:{RELEASE}:darkroom"
-RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Secret")
 _numbers = itertools.count(1)
 
 
@@ -101,16 +102,23 @@ def rights(cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def operator(
-    cluster: Cluster, rights: list[dict[str, Any]], profiles: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, kube: Kube, rights: list[dict[str, Any]], profiles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    """One operator for the tests that do not kill it, with the rights of the chart and no others."""
+    """One operator that takes live reports, with the rights of the chart and no others. Who kills it starts it again."""
     folder = tmp_path_factory.mktemp("operator")
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     token = cluster.kubectl("create", "token", "darkroom", "--namespace", RELEASE, "--duration", "24h").strip()
     config["users"][0]["user"] = {"token": token}
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    lease = {"DARKROOM_LEASE": f"{RELEASE}/darkroom"}
-    with OperatorProcess(folder / "kubeconfig", profiles, folder / "operator.log", **lease) as process:
+    port = free_port()
+    settings = {
+        "DARKROOM_LEASE": f"{RELEASE}/darkroom",
+        "DARKROOM_REPORTS_ADDRESS": f"127.0.0.1:{port}",
+        "DARKROOM_REPORTS_PORT": str(port),
+        "DARKROOM_REPORTS_SECRET": f"{RELEASE}/darkroom-reports",
+    }
+    with OperatorProcess(folder / "kubeconfig", profiles, folder / "operator.log", **settings) as process:
+        eventually(lambda: kube.get("Secret", RELEASE, "darkroom-reports").get("data"), what="a certificate")
         yield process
 
 

@@ -122,7 +122,7 @@ def test_a_container_that_eats_too_much_is_out_of_memory(train, kube, trainer_im
 
 
 def test_a_container_speaks_through_its_exit_code_and_its_last_line(train, trainer_image):
-    program = "import sys; print('Traceback'); print('KeyError: label', file=sys.stderr); sys.exit(3)"
+    program = "import sys; print('Traceback', file=sys.stderr); print('KeyError: label', file=sys.stderr); sys.exit(3)"
     container = {"image": trainer_image, "command": ["python3", "-c", program], "launcher": "None"}
     job = train(container=container, resourcesPerNode={"cpu": "100m", "memory": "64Mi"}, restart={"maxRestarts": 0})
     status = job.reaches("Failed")

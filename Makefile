@@ -40,8 +40,8 @@ cluster-up: setup ## start a cluster (NAME=darkroom NODES=real|real:2|kwok:500|n
 cluster-down: ## stop it
 	@$(PYTHON) -m localcluster down --name $(NAME)
 
-bench: setup ## measure; results are printed and kept in bench/results
-	@$(PYTHON) -m bench
+bench: setup ## measure (BENCH=failover: that one); results are printed and kept in bench/results
+	@PYTHONPATH=operator:trainer-image $(PYTHON) -m bench $(BENCH)
 
 clean: ## stop the clusters of demo and tests, and remove the Python environment
 	@for name in demo tests; do $(PYTHON) -m localcluster down --name $$name || true; done

@@ -1,6 +1,6 @@
 """`make bench`: run every benchmark, print its findings, and keep them in bench/results/<name>.json.
 
-python -m bench [NAME...]
+BENCH="NAME..." chooses some of them.
 """
 
 import importlib

@@ -13,7 +13,7 @@ from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job import budget, live, objects, status
 from darkroom_operator.core.training_job.events import events_between
-from darkroom_operator.core.training_job.failures import FAILED, SUCCEEDED
+from darkroom_operator.core.training_job.failures import FAILED, FINISHING, SUCCEEDED
 from darkroom_operator.core.training_job.observe import Observed, observe
 from darkroom_operator.core.training_job.record import Record, backoff_seconds, bring_up_to_date
 from darkroom_operator.core.training_job.surroundings import Surroundings, owner_of, surroundings
@@ -89,7 +89,8 @@ def _being_ended(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan
 
 
 def _ending(attempt: Attempt) -> status.Phase:
-    words = f"attempt {attempt.number} is being ended: waiting for its pods to save and leave; {attempt.message}"
+    last = "finish with what they have" if attempt.reason in FINISHING else "save and leave"
+    words = f"attempt {attempt.number} is being ended: waiting for its pods to {last}; {attempt.message}"
     return status.stopping(words, attempt.reason or names.REASON_STOPPING)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from localcluster import Cluster
+from localcluster import Cluster, ClusterError
 from tests.chart.conftest import CHART, ROOT, Helm
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess, free_port
@@ -34,6 +34,7 @@ def test_the_operator_works_with_the_rights_of_the_chart(
     profiles = tmp_path / "profiles.yaml"
     profiles.write_text(PROFILES)
     kubeconfig = as_service_account(cluster, mode, tmp_path / "kubeconfig")
+    eventually(lambda: may_watch(cluster, mode, watched), within=60, what="the rights in force")
     port = free_port()
     operator = OperatorProcess(
         kubeconfig,
@@ -54,6 +55,16 @@ def test_the_operator_works_with_the_rights_of_the_chart(
     log = operator.log.read_text()
     assert "forbidden" not in log.lower(), log
     helm.run("uninstall", "darkroom", "--namespace", mode)
+
+
+def may_watch(cluster: Cluster, namespace: str, watched: list[str]) -> bool:
+    """Whether the API server's authorizer knows of the roles yet: those of an earlier release of that name went just before."""
+    account = f"system:serviceaccount:{namespace}:darkroom"
+    where = ["--namespace", watched[0]] if watched else ["--all-namespaces"]
+    try:
+        return "yes" in cluster.kubectl("auth", "can-i", "watch", "jobs.batch", "--as", account, *where)
+    except ClusterError:  # kubectl's exit code says no as well
+        return False
 
 
 def as_service_account(cluster: Cluster, namespace: str, file: Path) -> Path:
@@ -98,7 +109,7 @@ def live(kube: Kube, namespace: str) -> None:
     sample = yaml.safe_load(SAMPLE.read_text())
     name = sample["metadata"]["name"]
     kube.create(sample, namespace)
-    eventually(lambda: kube.get("Job", namespace, f"{name}-1"), what="the first attempt's Job")
+    eventually(lambda: kube.get("Job", namespace, f"{name}-1"), within=60, what="the first attempt's Job")
     eventually(lambda: kube.get("Service", namespace, f"darkroom-{name}"), what="the Service")
     eventually(lambda: state(kube, namespace, name) == "Pending", what="a status")
     kube.merge("TrainingJob", namespace, name, {"spec": {"suspend": True}})

@@ -6,37 +6,26 @@ what the operator adds on top of Kubernetes' own Job controller.
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from darkroom_api.crd import training_job_crd
+from bench.stage import SPEC, stage
 from localcluster import Cluster
 from tests.kube import Kube, Refused, eventually
 from tests.operator_process import OperatorProcess
 
 JOBS, PODS = 100, 4
-SPEC = {"container": {"image": "localhost/mine:1", "launcher": "None"}}
-PROFILES = "default: {resources: {cpu: 10m, memory: 8Mi}}\n"
 
 
 def run() -> dict[str, Any]:
     """Findings by name; seconds unless the name says otherwise."""
-    cluster = Cluster("bench")
-    cluster.up(nodes="kwok:20")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(cluster, Path(folder))
-    finally:
-        cluster.down()
+    with stage("kwok:20") as (cluster, kube, folder):
+        return _measure(cluster, kube, folder)
 
 
-def _measure(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    kube = Kube(cluster.kubeconfig)
-    kube.create(training_job_crd())
-    (folder / "profiles.yaml").write_text(PROFILES)
+def _measure(cluster: Cluster, kube: Kube, folder: Path) -> dict[str, Any]:
     operator = OperatorProcess(cluster.kubeconfig, folder / "profiles.yaml", folder / "operator.log")
     with operator:
         time.sleep(2)

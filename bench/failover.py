@@ -4,14 +4,12 @@ Measured from the signal until a TrainingJob that is created at that moment has 
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.control_plane import PROFILES, SPEC
-from darkroom_api.crd import training_job_crd
+from bench.stage import SPEC, stage
 from localcluster import Cluster
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
@@ -22,19 +20,11 @@ LEADS = 'leader_election_master_status{name="trainingjobs"} 1.0'
 
 def run() -> dict[str, Any]:
     """Findings by name, in seconds."""
-    cluster = Cluster("bench")
-    cluster.up(nodes="none")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(cluster, Path(folder))
-    finally:
-        cluster.down()
+    with stage("none") as (cluster, kube, folder):
+        return _measure(cluster, kube, folder)
 
 
-def _measure(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    kube = Kube(cluster.kubeconfig)
-    kube.create(training_job_crd())
-    (folder / "profiles.yaml").write_text(PROFILES)
+def _measure(cluster: Cluster, kube: Kube, folder: Path) -> dict[str, Any]:
     pair = [_operator(cluster, folder, name) for name in ("a", "b")]
     try:
         for operator in pair:

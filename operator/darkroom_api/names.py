@@ -52,6 +52,7 @@ RESERVED_ENV_NAMES = (
 DATA_DIR = "/darkroom/data"
 WEIGHTS_DIR = "/darkroom/weights"
 RUNS_DIR = "/darkroom/runs"
+FEATURES_DIR = "/darkroom/features"
 REPORT_TOKEN_DIR = "/var/run/secrets/darkroom.dev"  # noqa: S105
 TERMINATION_LOG = "/dev/termination-log"
 RENDEZVOUS_PORT = 29400

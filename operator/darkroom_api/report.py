@@ -129,6 +129,8 @@ class Standing(Model):
         Field(max_length=16),
     ] = {}
     """Seconds in each of TIME_BUCKETS, of this attempt."""
+    saved_seconds: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False)] = None
+    """Seconds of this attempt that cached features made unnecessary; None: it caches none."""
 
 
 class TerminationMessage(Standing):

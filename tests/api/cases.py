@@ -18,6 +18,7 @@ import yaml
 from darkroom_api import names
 from darkroom_api.crd import training_job_crd
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.transfer import TransferPolicy
 
 Spec = dict[str, Any]
 
@@ -428,7 +429,25 @@ MODEL = [
     ),
     ok("weights", vision__model__weights={"claim": "weights", "path": "/resnet18.safetensors", "sha256": SHA}),
     ok("weights without a digest", vision__model__weights={"claim": "weights", "path": "/resnet18.pth"}),
-    no("weights without a path", "path", vision__model__weights={"claim": "weights"}),
+    ok("weights by name", vision__model__weights={"claim": "hub", "name": "ResNet18_Weights.IMAGENET1K_V1"}),
+    no("weights without a path", "exactly one of path and name", vision__model__weights={"claim": "weights"}),
+    no(
+        "weights by path and by name",
+        "exactly one of path and name",
+        vision__model__weights={"claim": "w", "path": "/w.pt", "name": "ResNet18_Weights.DEFAULT"},
+    ),
+    *(
+        no(f"weights named {name!r}", "name", vision__model__weights={"claim": "w", "name": name})
+        for name in (
+            "",
+            "resnet18",
+            "ResNet18_Weights.",
+            ".DEFAULT",
+            "ResNet18_Weights.default",
+            "A.B.C",
+            "A_Weights.V1\n",
+        )
+    ),
     no(
         "weights from the network",
         "path",
@@ -446,6 +465,36 @@ MODEL = [
             "with a line break": SHA[:-1] + "\n",
         }.items()
     ),
+]
+
+_PRETRAINED = {"vision__model__weights": {"claim": "w", "path": "/w.pt"}}
+_CACHED = _PRETRAINED | {"vision__transfer__cacheFeatures": {}}
+
+TRANSFER = [
+    *(ok(f"transfer: {policy}", vision__transfer__policy=policy, **_PRETRAINED) for policy in TransferPolicy),
+    ok("transfer: defaults", vision__transfer={}, **_PRETRAINED),
+    no("transfer: Tail", "policy", vision__transfer__policy="Tail", **_PRETRAINED),
+    no("transfer without weights", "needs model.weights", vision__transfer={}),
+    ok("transfer None without weights", vision__transfer={"policy": "None", "layerDecay": "0.8"}),
+    no("LastStages: no stage", "stages", vision__transfer__stages=0, **_PRETRAINED),
+    no("LastStages: too many", "stages", vision__transfer__stages=65, **_PRETRAINED),
+    no("phase of no epochs", "phaseEpochs", vision__transfer__phaseEpochs=0, **_PRETRAINED),
+    ok("the head for all but one epoch", vision__transfer__phaseEpochs=29, **_PRETRAINED),
+    no("the head for all epochs", "less than schedule.epochs", vision__transfer__phaseEpochs=30, **_PRETRAINED),
+    ok("gradual, longer than the run", vision__transfer={"policy": "Gradual", "phaseEpochs": 30}, **_PRETRAINED),
+    ok("layer decay: none", vision__transfer__layerDecay="1", **_PRETRAINED),
+    no("layer decay above 1", "layerDecay", vision__transfer__layerDecay="1.1", **_PRETRAINED),
+    no("batch norm: Eval", "batchNorm", vision__transfer__batchNorm="Eval", **_PRETRAINED),
+    ok("cached features", **_CACHED),
+    ok("cached features of 64 views", **_CACHED, vision__transfer__cacheFeatures__views=64),
+    ok("cached features in a claim", **_CACHED, vision__transfer__cacheFeatures__claim="features"),
+    no("cached features of 0 views", "views", **_CACHED, vision__transfer__cacheFeatures__views=0),
+    no("cached features of 65 views", "views", **_CACHED, vision__transfer__cacheFeatures__views=65),
+    no("cached features, nothing frozen", "policy that freezes", **_CACHED, vision__transfer__policy="None"),
+    no("cached features that change", "must not be Adapt", **_CACHED, vision__transfer__batchNorm="Adapt"),
+    no("cached features, MixUp", "mixup and cutmix must be 0", **_CACHED, vision__augmentation__mixup="0.2"),
+    no("cached features, CutMix", "mixup and cutmix must be 0", **_CACHED, vision__augmentation__cutmix="1"),
+    ok("cached features, no MixUp in decimals", **_CACHED, vision__augmentation__mixup="0.0"),
 ]
 
 RECIPE = [
@@ -595,7 +644,7 @@ LIFE = [
     no("checkpoint: keep none", "keep", checkpoint={"claim": "runs", "keep": 0}),
 ]
 
-WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *RECIPE, *LIFE]
+WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *TRANSFER, *RECIPE, *LIFE]
 
 
 # --- Rows from the schema itself: no bound goes untested because nobody thought of it. ---

@@ -3,7 +3,7 @@
 import pytest
 
 from darkroom_api.v1alpha1.training_job_status import TimeSpent
-from darkroom_operator.core.accounting import Growth, goodput, growth
+from darkroom_operator.core.accounting import Growth, add, goodput, growth
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,21 @@ from darkroom_operator.core.accounting import Growth, goodput, growth
 )
 def test_goodput(times, share):
     assert goodput(times) == share
+
+
+@pytest.mark.parametrize(
+    ("old", "saved", "expected"),
+    [
+        pytest.param(None, None, None, id="nothing cached"),
+        pytest.param(None, 12.5, "12.5", id="the first attempt"),
+        pytest.param(TimeSpent(total="9", saved="12.5"), 7.5, "20", id="the second"),
+        pytest.param(TimeSpent(total="9", saved="12.5"), None, "12.5", id="one that died without a word"),
+    ],
+)
+def test_what_was_saved_is_summed_and_no_part_of_the_total(old, saved, expected):
+    times = add(old, {"compute": 3.0}, saved=saved)
+    assert times.saved == expected
+    assert times.total == "3"
 
 
 FIRST = {"nodeHours": "1.0000", "gpuHours": "8.0000", "cost": "3.0000 EUR", "time": {"total": "10", "compute": "6"}}

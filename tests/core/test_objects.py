@@ -280,6 +280,17 @@ def test_one_volume_per_claim_and_read_only_where_nothing_writes():
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
 
 
+def test_a_claim_for_features_is_written_beside_the_others():
+    weights = {"claim": "photos", "path": "/w.safetensors"}
+    transfer = {"policy": "Head", "cacheFeatures": {"claim": "features"}}
+    vision = VISION | {"model": {"architecture": "resnet18", "weights": weights}, "transfer": transfer}
+    pod = _pod(job(OWNER, spec(vision=vision), PROFILE, attempt=1))
+    assert {"name": "claim-1", "persistentVolumeClaim": {"claimName": "features"}} in pod["volumes"]
+    assert {"name": "claim-1", "mountPath": names.FEATURES_DIR} in pod["containers"][0]["volumeMounts"]
+    assert trainer_config(OWNER, spec(vision=vision)).cache_dir == names.FEATURES_DIR
+    assert trainer_config(OWNER, spec(vision=VISION)).cache_dir is None
+
+
 def test_a_claim_that_is_also_written_is_mounted_once_and_read_only_where_it_is_read():
     pod = _pod(job(OWNER, spec(vision=VISION, checkpoint={"claim": "photos"}), PROFILE, attempt=1))
     assert [v for v in pod["volumes"] if "persistentVolumeClaim" in v] == [

@@ -52,11 +52,36 @@ def gradient_member(config: TrainerConfig) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     group = join()
     run = Run(config, Toy(config), Host(group=group))
+    run.enter_phase()
     for _ in range(3):
         run.train_step()
     state = {name: tensor.numpy().copy() for name, tensor in run.learner.model.state_dict().items()}
     group.leave()
     return state
+
+
+def initial_member(config: TrainerConfig) -> dict[str, np.ndarray]:
+    """Weights before the first step."""
+    return {name: tensor.numpy().copy() for name, tensor in Toy(config).build_model().state_dict().items()}
+
+
+def phases_member(config: TrainerConfig) -> list[dict[str, np.ndarray]]:
+    """The gradients of the last step of each phase, of every parameter that has one."""
+    torch.set_num_threads(1)
+    group = join()
+    run = Run(config, Toy(config), Host(group=group))
+    gradients = []
+    for phase in run.course.phases:
+        run.enter_phase()
+        run.learner.optimizer.zero_grad = lambda: None  # the gradients of the last step are looked at
+        while run.progress.step < phase.end:
+            for parameter in run.learner.model.parameters():
+                parameter.grad = None
+            run.train_step()
+        named = run.learner.model.named_parameters()
+        gradients.append({name: p.grad.numpy().copy() for name, p in named if p.grad is not None})
+    group.leave()
+    return gradients
 
 
 def split_view_member(config: TrainerConfig) -> Exception | None:

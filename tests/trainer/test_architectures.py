@@ -15,6 +15,7 @@ from torch.nn import functional
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES
 from darkroom_trainer.export import export_model, load_model
 from darkroom_trainer.models import build_model, head_keys
+from darkroom_trainer.stages import stages_of
 from tests.trainer.images import one_thread
 
 CLASSES = 7
@@ -55,6 +56,7 @@ def test_trains_a_step_and_survives_export(architecture, tmp_path):
     assert {key for key, tensor in model.state_dict().items() if tensor.shape[:1] == (CLASSES,)} == head
     try:
         train_one_step(model, size)
+        check_stages(model, architecture, size)
         if architecture in EXPORTED or EVERY_NETWORK:
             export_and_compare(model, architecture, size, tmp_path)
     finally:
@@ -90,6 +92,25 @@ def train_one_step(model: torch.nn.Module, size: int) -> None:
             # By direction only: BatchNorm over a few values makes gradients of any size.
             parameter.sub_(parameter.grad.sign_(), alpha=1e-5)
             parameter.grad = None
+
+
+def check_stages(model: torch.nn.Module, architecture: str, size: int) -> None:
+    """One after another they are the network, and each parameter belongs to exactly one of them."""
+    stages = stages_of(architecture, model.eval())
+    owned = [id(parameter) for stage in stages for parameter in stage.parameters()]
+    assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
+    assert stages[-1].name == "head"
+    assert {
+        id(p)
+        for n, p in model.named_parameters()
+        if n in head_keys(architecture, size) and not n.lower().startswith("aux")
+    } <= {id(p) for p in stages[-1].parameters()}
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        passed = images
+        for stage in stages:
+            passed = stage(passed)
+        assert torch.equal(passed, model(images))
 
 
 def export_and_compare(model, architecture, size, folder) -> None:

@@ -113,12 +113,22 @@ def test_auxiliary_heads_add_their_share(data, names, weights):
     task = task_for(data)
     batch = batch_of(task)
     outputs = torch.randn(len(weights), len(batch.targets), 3, generator=torch.Generator().manual_seed(0))
+    outputs.requires_grad_()
     model = Fixed(namedtuple("Output", names)(*outputs))
     parts = [
         weight * nn.CrossEntropyLoss(reduction="sum")(out, batch.targets)
         for weight, out in zip(weights, outputs, strict=True)
     ]
     torch.testing.assert_close(task.loss(model, batch, generator=torch.Generator()), sum(parts))
+
+
+def test_auxiliary_heads_of_frozen_stages_teach_nobody(data):
+    task = task_for(data)
+    batch = batch_of(task)
+    logits, frozen = torch.randn(2, len(batch.targets), 3, generator=torch.Generator().manual_seed(0))
+    model = Fixed(namedtuple("Output", "logits aux_logits")(logits, frozen))
+    expected = nn.CrossEntropyLoss(reduction="sum")(logits, batch.targets)
+    torch.testing.assert_close(task.loss(model, batch, generator=torch.Generator()), expected)
 
 
 def test_metrics_of_known_answers(data):

@@ -9,7 +9,7 @@ from torch import nn
 from darkroom_api.v1alpha1.vision import Optimizer, Schedule, Vision
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import ConfigError
-from darkroom_trainer.optim import make_optimizer, memory_format
+from darkroom_trainer.optim import make_optimizer, memory_format, set_learning_rate
 from darkroom_trainer.schedule import LearningRate
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def recipe(**fields: str) -> Optimizer:
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_norms_and_biases_get_no_weight_decay(name):
     model = net()
-    optimizer = make_optimizer(model, recipe(name=name, weight_decay="0.1"), device=CPU)
+    optimizer = make_optimizer([(1.0, list(model.parameters()))], recipe(name=name, weight_decay="0.1"), device=CPU)
     decayed, free = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [4, 2]
     assert decayed["weight_decay"] == 0.1
@@ -74,11 +74,26 @@ def test_norms_and_biases_get_no_weight_decay(name):
     assert len(free["params"]) == 4
 
 
-def test_frozen_weights_are_not_optimized():
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_frozen_weights_stay_as_they_are(name):
     model = net()
     model[0].requires_grad_(requires_grad=False)
-    optimizer = make_optimizer(model, Optimizer(), device=CPU)
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    optimizer = make_optimizer([(1.0, list(model.parameters()))], recipe(name=name, weight_decay="0.1"), device=CPU)
+    model(torch.randn(4, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
+    parameters = {name for name, _ in model.named_parameters()}
+    assert changed & parameters == {name for name in parameters if not name.startswith("0.")}
+    assert len(optimizer.state) == 4
+
+
+def test_each_group_has_its_share_of_the_learning_rate():
+    parameters = list(net().parameters())
+    optimizer = make_optimizer([(0.25, parameters[:2]), (1.0, parameters[2:])], Optimizer(), device=CPU)
+    set_learning_rate(optimizer, 0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in parameters] == [0.05, 0.05, 0.2, 0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,7 @@ def test_memory_format(layers, fields, device, expected):
 
 def test_a_value_that_torch_refuses_names_the_field():
     with pytest.raises(ConfigError, match=r"vision\.optimizer: .*beta"):
-        make_optimizer(net(), recipe(name="AdamW", momentum="1"), device=CPU)
+        make_optimizer([(1.0, list(net().parameters()))], recipe(name="AdamW", momentum="1"), device=CPU)
 
 
 # --- Moving average ---

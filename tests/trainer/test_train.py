@@ -219,6 +219,7 @@ def test_clipping_bounds_the_step(tmp_path):
     fields = {"optimizer": {"learningRate": "1", "momentum": "0", "weightDecay": "0", "clipNorm": "0.001"}}
     config = toy_config(tmp_path, schedule={"epochs": 1, "warmupEpochs": "0"}, **fields)
     run = Run(config, Toy(config), host())
+    run.enter_phase()
     before = torch.cat([p.detach().flatten().clone() for p in run.learner.model.parameters()])
     run.train_step()
     after = torch.cat([p.detach().flatten() for p in run.learner.model.parameters()])
@@ -228,6 +229,7 @@ def test_clipping_bounds_the_step(tmp_path):
 def test_frozen_batchnorm_is_left_alone(tmp_path):
     config = toy_config(tmp_path, microBatchSize=12)
     run = Run(config, Toy(config), host())
+    run.enter_phase()
     frozen, live = run.learner.model.features[1].eval(), run.learner.model.features[4]
     before = {name: tensor.clone() for name, tensor in frozen.named_buffers()}
     run.train_step()

@@ -11,7 +11,7 @@ from torch import nn
 
 from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.models import build_model, head_keys, spare_keys
-from darkroom_trainer.transfer import load_weights
+from darkroom_trainer.weights import load_weights
 
 HEAD = head_keys("resnet18", 32)
 

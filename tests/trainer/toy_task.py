@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.stages import Stage
 from darkroom_trainer.tasks.base import Batch, SampleRef
 
 _SPLITS = {"train": (0, 1200), "val": (1200, 1500), "test": (1500, 1797)}
@@ -110,6 +112,14 @@ class Toy:
         torch.manual_seed(self.seed)
         return Net(dropout=self.faults.get("dropout", 0.1), norm=self.faults.get("norm", True))
 
+    def stages(self, model: nn.Module) -> list[Stage]:
+        first, second = model.features[:6], model.features[6:]
+        body = Stage("stage1", (second, partial(torch.flatten, start_dim=1)), (second,))
+        return [Stage("stem", (first,), (first,)), body, Stage("head", (model.dropout, model.head), (model.head,))]
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        return batch.images
+
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         self._misbehave()
         noise = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
@@ -149,6 +159,9 @@ class Toy:
 
     def fingerprint(self) -> str:
         return sha256(f"digits {self.faults.get('fingerprint', '')}".encode()).hexdigest()
+
+    def pixels_fingerprint(self, split: str) -> str:
+        return sha256(f"digits {split} {self.faults}".encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         return {"task": "Toy"}

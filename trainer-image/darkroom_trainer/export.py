@@ -19,7 +19,7 @@ from torch import nn
 from darkroom_api.report import Artifact
 from darkroom_trainer.errors import ConfigError, StorageError, is_full
 from darkroom_trainer.models import build_model
-from darkroom_trainer.transfer import copy_into, file_digest
+from darkroom_trainer.weights import copy_into, file_digest
 
 FORMAT = 1
 """Raised when an older reader could misread model.json."""

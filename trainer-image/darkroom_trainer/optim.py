@@ -1,5 +1,6 @@
 """From the configured recipe to torch's settings: threads and seeds, optimizer, autocast and loss scaling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,16 +24,19 @@ def configure_torch(vision: Vision, group: Group) -> int:
     return workers
 
 
-def make_optimizer(model: nn.Module, optimizer: Optimizer, *, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Sequence[tuple[float, Sequence[nn.Parameter]]], optimizer: Optimizer, *, device: torch.device
+) -> torch.optim.Optimizer:
     """SGD (Nesterov) or AdamW; vectors, which are norm layers' parameters and biases, get no weight decay.
 
-    Raises ConfigError if torch refuses a value.
+    `parameters`: each with the factor of its learning rate. Those without a gradient, because they are frozen, stay as
+    they are, without decay and without state. Raises ConfigError if torch refuses a value.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": float(optimizer.weight_decay)},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = []
+    for scale, some in parameters:
+        matrices, vectors = [p for p in some if p.ndim > 1], [p for p in some if p.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": float(optimizer.weight_decay), "scale": scale})
+        groups.append({"params": vectors, "weight_decay": 0.0, "scale": scale})
     groups = [group for group in groups if group["params"]]
     rate, momentum, fused = float(optimizer.learning_rate), float(optimizer.momentum), device.type == "cuda"
     try:
@@ -44,8 +48,9 @@ def make_optimizer(model: nn.Module, optimizer: Optimizer, *, device: torch.devi
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """`rate` is the head's; other stages have a factor of their own, which checkpoints of earlier versions lack."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,14 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Everybody's tensor, by rank; all of one shape."""
+        if self.world == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor)
+        return parts
+
     def gather(self, value: T) -> list[T]:
         """Everybody's value, by rank; pickled, for rare occasions."""
         if self.world == 1:

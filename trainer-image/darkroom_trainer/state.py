@@ -25,6 +25,8 @@ _MAY_CHANGE = {
     "data.maxCorruptFraction",
     "model.weights.claim",
     "model.weights.path",
+    "model.weights.name",
+    "transfer.cacheFeatures.claim",
 }
 """Fields of `vision` that do not change what is learned, or that are found to be the same by what they point to."""
 

@@ -2,27 +2,27 @@
 
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 
 from darkroom_api.report import Action, Artifact, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
 from darkroom_trainer.clock import Throughput, eta, now
 from darkroom_trainer.corrupt import CorruptFiles
-from darkroom_trainer.data.loader import make_loader
-from darkroom_trainer.data.sampler import Plan, TrainingBatches, derive_seed, share
+from darkroom_trainer.course import Course
+from darkroom_trainer.data.sampler import Plan, derive_seed, share
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import DataError, DivergenceError, StorageError
 from darkroom_trainer.evaluate import Evaluator
+from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
 from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format, set_learning_rate
-from darkroom_trainer.parallel import Pulse, Replica, RunningStatistics
+from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
-from darkroom_trainer.schedule import LearningRate
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
 from darkroom_trainer.tasks.base import Batch, Task
 
@@ -40,6 +40,8 @@ def train(config: TrainerConfig, task: Task, host: Host | None = None) -> Termin
             return run.leave()
         if run.progress.step == run.plan.steps:
             return run.finish()
+        if run.owes_phase() and not run.enter_phase():
+            return run.leave()
         run.train_step()
         if run.beat():
             return run.leave()
@@ -89,51 +91,32 @@ class Run:
         self.share = share(self.plan.micro_batches, self.group.rank, self.group.world)
 
     def _make_learner(self) -> Learner:
-        device = self.group.device
-        self.precision = Precision.of(self.vision, device)
+        device, vision = self.group.device, self.vision
         model = self.task.build_model()
-        self.memory_format = memory_format(self.vision, model, device)
-        model = model.to(device, memory_format=self.memory_format).train()
-        ema = Ema(model, decay=float(self.vision.ema.decay), batch=self.plan.batch) if self.vision.ema else None
-        return Learner(model, make_optimizer(model, self.vision.optimizer, device=device), self.precision.scaler(), ema)
+        self.feed = self._make_feed(model)
+        model = model.to(device, memory_format=self.feed.memory_format).train()
+        ema = Ema(model, decay=float(vision.ema.decay), batch=self.plan.batch) if vision.ema else None
+        self.course = Course(self.config, self.host, self.feed, self.plan, self.splits, model, say=self.report.say)
+        optimizer = make_optimizer(self.course.layers.rates(), vision.optimizer, device=device)
+        return Learner(model, optimizer, self.feed.precision.scaler(), ema)
+
+    def _make_feed(self, model: nn.Module) -> Feed:
+        sizes = {name: len(images) for name, images in self.splits.items()}
+        limit, device = float(self.vision.data.max_corrupt_fraction), self.group.device
+        corrupt = CorruptFiles(sizes, limit=limit, group=self.group, say=self.report.say)
+        precision, layout = Precision.of(self.vision, device), memory_format(self.vision, model, device)
+        return Feed(self.task, self.group, self.workers, precision, layout, corrupt)
 
     def _make_loop(self) -> None:
-        model, vision = self.learner.model, self.vision
-        self.replica = Replica(self.task, model, self.group)
-        self.statistics = RunningStatistics(model, self.group)
-        self.rate = LearningRate.of(
-            vision.schedule,
-            peak=float(vision.optimizer.learning_rate),
-            steps=self.plan.steps,
-            steps_per_epoch=self.plan.steps_per_epoch,
-        )
-        sizes = {name: len(images) for name, images in self.splits.items()}
-        limit = float(vision.data.max_corrupt_fraction)
-        self.corrupt = CorruptFiles(sizes, limit=limit, group=self.group, say=self.report.say)
+        self.corrupt = self.feed.corrupt
         self.corrupt.restore(self.progress.corrupt)
-        self.evaluator = Evaluator(
-            self.task,
-            self.group,
-            batch=self.plan.micro_batch,
-            workers=self.workers,
-            precision=self.precision,
-            memory_format=self.memory_format,
-            corrupt=self.corrupt,
-        )
-        self.batches = self._training_batches()
+        self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
         self.generator = torch.Generator()
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)  # loss, valid samples
         self.pulse, self.throughput = Pulse(self.group), Throughput()
         self.evaluation_seconds: list[float] = []
         self.saved: Saved | None = None
         self.saved_at, self.saved_state = now(), (self.progress.step, self.progress.evaluated)
-
-    def _training_batches(self) -> Iterator[Batch]:
-        batches = TrainingBatches(self.plan, rank=self.group.rank, world=self.group.world, start=self.progress.step)
-        workers = self.workers if len(batches) else 0
-        return iter(
-            make_loader(self.splits["train"], batches, self.task.collate, workers=workers, device=self.group.device)
-        )
 
     def _announce(self, resumed: Saved | None) -> None:
         plan, progress, message = self.plan, self.progress, self.host.message
@@ -162,16 +145,25 @@ class Run:
         self.host.publish()
         self.host.tell(None)
 
-    # --- A step ---
+    # --- A phase, and a step of it ---
+
+    def owes_phase(self) -> bool:
+        return self.course.owes_phase(self.progress.step)
+
+    def enter_phase(self) -> bool:
+        """Open the stages that learn from here on; False if told to leave while their features were computed."""
+        entered = self.course.enter(self.progress.step)
+        self.pulse, self.throughput = Pulse(self.group), Throughput()  # steps of another phase take another time
+        return entered
 
     def train_step(self) -> None:
         """One optimizer step on one global batch."""
-        set_learning_rate(self.learner.optimizer, self.rate.at(self.progress.step))
-        self.statistics.begin_step()
+        set_learning_rate(self.learner.optimizer, self.course.rate(self.progress.step))
+        self.course.statistics.begin_step()
         for micro_batch in self.share or [None]:
             self._backward(micro_batch, last=micro_batch is None or micro_batch == self.share[-1])
         with self.clock.spend("communication"):
-            self.statistics.end_step(self.plan.micro_batches)
+            self.course.statistics.end_step(self.plan.micro_batches)
         self._update()
         self.progress.step += 1
 
@@ -181,22 +173,22 @@ class Run:
         seed = derive_seed(self.vision.seed, self.progress.step, -1 if micro_batch is None else micro_batch)
         torch.manual_seed(seed)  # of the device too: dropout is that of the micro-batch, wherever it is computed
         self.generator.manual_seed(seed)
-        with self.replica.accumulating(last=last):
-            with self.precision.autocast():
+        with self.course.replica.accumulating(last=last):
+            with self.feed.precision.autocast():
                 if batch is None:
-                    loss = self.replica.forward(None, self.generator)
+                    loss = self.course.replica.forward(None, self.generator)
                 else:
-                    with self.statistics.micro_batch():
-                        loss = self.replica.forward(batch, self.generator)
-            self.learner.scaler.scale(loss * (self.replica.loss_scale / self.plan.batch)).backward()
+                    with self.course.statistics.micro_batch():
+                        loss = self.course.replica.forward(batch, self.generator)
+            self.learner.scaler.scale(loss * (self.course.replica.loss_scale / self.plan.batch)).backward()
         if batch is not None:
             self.sums += torch.stack([loss.detach().double(), batch.valid.sum().double()])
 
     def _next_batch(self) -> Batch:
         with self.clock.spend("dataWait"):
-            batch = next(self.batches)
+            batch = next(self.course.batches)
         self.corrupt.note("train", batch.corrupt)
-        return batch.to(self.group.device, self.memory_format)
+        return self.feed.place(batch)
 
     def _update(self) -> None:
         learner, clip = self.learner, self.vision.optimizer.clip_norm
@@ -219,13 +211,14 @@ class Run:
         with self.clock.spend("communication" if self.group.device.type == "cpu" else "compute"):
             beat = self.pulse.beat(self.sums, stop=self.host.stop(), news=self.corrupt.news)
         loss_sum, valid = beat.sums
-        self.clock.move("compute", "communication", self.replica.exposed_seconds() * beat.ticks)
+        self.clock.move("compute", "communication", self.course.replica.exposed_seconds() * beat.ticks)
         loss = loss_sum / max(1.0, valid)
         if not math.isfinite(loss_sum):
             raise DivergenceError(self._divergence(beat.ticks))
         if beat.news:
             self.corrupt.exchange()
         self.throughput.add(beat.ticks * self.plan.batch, beat.seconds)
+        self.course.note_read("train", beat.ticks * self.plan.batch)
         self._report_progress(loss)
         if self.group.leads and not beat.stop and now() - self.saved_at >= self.config.checkpoint.every_seconds:
             self._save()
@@ -236,7 +229,7 @@ class Run:
         step = self.progress.step
         return (
             f"the loss stopped being a number between steps {step - ticks + 1} and {step}, at learning rate "
-            f"{self.rate.at(step - 1):.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
+            f"{self.course.rate(step - 1):.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
         )
 
     def _report_progress(self, loss: float) -> None:
@@ -249,14 +242,14 @@ class Run:
         metrics = {"train/loss": loss}
         message.step, message.epoch = step, plan.epochs_done(step)
         message.images_per_second = decimal(rate) if rate else None
-        message.time = self.clock.seconds()
+        message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
         self.report.keep_metrics(metrics)
         facts = {
             "epoch": min(plan.epochs, plan.epochs_done(step - 1) + 1),
             "epochs": plan.epochs,
             "step": step,
             "steps": plan.steps,
-            "learningRate": self.rate.at(step - 1),
+            "learningRate": self.course.rate(step - 1),
             "imagesPerSecond": rate and round(rate, 1),
             "etaSeconds": left and round(left.seconds, 1),
             "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
@@ -296,8 +289,10 @@ class Run:
 
     def _evaluate(self, split: str) -> dict[str, float] | None:
         with self.clock.spend("evaluation"):
-            metrics = self.evaluator.measure(self.learner.judged, split, self.splits[split], stop=self.host.stop)
-            self.learner.model.train()
+            network, images = self.course.judged(self.learner.judged, split)
+            metrics = self.evaluator.measure(network, split, images, stop=self.host.stop)
+            self.course.note_read(split, len(images))
+            self.course.layers.train()
             return metrics
 
     # --- Checkpoints and endings ---
@@ -372,6 +367,7 @@ class Run:
         self.report.keep_metrics(metrics)
         with self.clock.spend("other"):
             self.host.message.model = self.group.share(lambda: self._export(metrics))
+            self.course.finish()
         return self._end(reason, ExitCode.DONE)
 
     def _export(self, metrics: dict[str, float]) -> Artifact:
@@ -387,5 +383,5 @@ class Run:
         message = self.host.message
         message.reason, message.exit_code = reason, int(exit_code)
         message.step, message.epoch = self.progress.step, self.plan.epochs_done(self.progress.step)
-        message.time = self.clock.seconds()
+        message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
         return message

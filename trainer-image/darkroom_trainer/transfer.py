@@ -1,165 +1,98 @@
-"""Starts a network from a file of weights: checked by digest, matched key by key, nothing skipped in silence."""
+"""Which stages of a network learn when, and how fast: transfer learning as a plan made before the first step."""
 
-import hashlib
-import logging
-import re
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from darkroom_api.v1alpha1.transfer import BatchNorm, Transfer, TransferPolicy
+from darkroom_trainer.data.sampler import Plan
 from darkroom_trainer.errors import ConfigError
-
-log = logging.getLogger(__name__)
-
-_WRAPPERS = ("state_dict", "model")
-"""Keys under which training scripts keep the weights among other things."""
-
-_RENAMED = (
-    # torchvision's published files of these two families still carry the names of its first releases.
-    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
-    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
-    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
-)
-_OPTIONAL = ".num_batches_tracked"  # a counter that files older than torch 0.4.1 lack and inference never reads
+from darkroom_trainer.stages import Stage
 
 
 @dataclass(frozen=True)
-class WeightsReport:
-    """What came out of the file: `kept` was loaded; `dropped` is the head of another class count, or an auxiliary one."""
+class Phase:
+    """The steps from `start` to before `end`, in which the stages from `first` on learn."""
 
-    sha256: str
-    kept: tuple[str, ...]
-    dropped: tuple[str, ...]
+    start: int
+    end: int
+    first: int
+    ramp: int = 0
+    """Steps in which the learning rate rises again, for the stages that have just been opened."""
+
+    def ease(self, step: int) -> float:
+        """Factor of the learning rate at `step`."""
+        return min(1.0, (step - self.start + 1) / (self.ramp + 1))
 
 
-def load_weights(
-    model: nn.Module,
-    path: Path,
-    *,
-    sha256: str | None = None,
-    head: Collection[str] = (),
-    spare: tuple[str, ...] = (),
-) -> WeightsReport:
-    """Copy the weights in `path` (.safetensors, .pt or .pth) into `model`.
+def phases_of(transfer: Transfer, stages: int, plan: Plan, *, warmup: int) -> tuple[Phase, ...]:
+    """The phases of a run, end to end, in order; `stages` counts the head, `warmup` is the schedule's, in steps.
 
-    The digest is checked before a byte is parsed. The tensors named in `head` are left out if, and only if, they differ
-    from the file's in the class count, and those that begin with a prefix in `spare`; whatever else is missing, left
-    over or of another shape raises ConfigError.
+    A phase begins with the first step that lies wholly in its epoch. Raises ConfigError if there are too few stages.
     """
-    digest = file_digest(path)
-    if sha256 is not None and digest != sha256:
-        raise ConfigError(f"weights {path} have SHA-256 {digest}, but {sha256} was expected")
-    tensors = _state_dict(_read(path), path)
-    dropped = _foreign_head(model.state_dict(), tensors, head) | {k for k in tensors if k.startswith(spare)}
-    tensors = {key: tensor for key, tensor in tensors.items() if key not in dropped}
-    copy_into(model, tensors, source=f"weights {path}", without=dropped)
-    report = WeightsReport(digest, tuple(sorted(tensors)), tuple(sorted(dropped)))
-    log.info(
-        "loaded %d tensors from %s (sha256 %s); left out: %s",
-        len(report.kept),
-        path,
-        digest,
-        ", ".join(report.dropped) or "none, the head is kept",
-    )
-    return report
+    opened = _opened(transfer, stages)
+    starts = [min(plan.steps, math.ceil(n * transfer.phase_epochs * plan.steps_per_epoch)) for n in range(len(opened))]
+    phases = []
+    for first, start, end in zip(opened, starts, [*starts[1:], plan.steps], strict=True):
+        if start < end:
+            phases.append(Phase(start, end, first, min(warmup, (end - start) // 4) if phases else 0))
+    return tuple(phases)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex, read in pieces; ConfigError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigError(f"weights {path} cannot be read: {error.strerror}") from error
+def _opened(transfer: Transfer, stages: int) -> list[int]:
+    """The first stage that learns, phase by phase."""
+    head = stages - 1
+    match transfer.policy:
+        case TransferPolicy.HEAD:
+            return [head]
+        case TransferPolicy.LAST_STAGES:
+            if transfer.stages > head:
+                raise ConfigError(f"vision.transfer.stages: this network has {head} stages below its head")
+            return [head - transfer.stages]
+        case TransferPolicy.GRADUAL:
+            return list(range(head, -1, -1))
+        case TransferPolicy.HEAD_THEN_ALL:
+            return [head, 0]
+        case _:
+            return [0]
 
 
-def copy_into(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], *, source: str, without: Collection[str] = ()
-) -> None:
-    """Copy tensors into the model's own by name, all or none; those in `without` stay as they are.
+class Layers:
+    """The stages of one network: opened from some stage on, put into training mode, and told their learning rates."""
 
-    Not `load_state_dict`: some networks refuse a dictionary that lacks torch's hidden version numbers, as every
-    safetensors file does.
-    """
-    own = model.state_dict()
-    missing = [k for k in own if k not in tensors and k not in without and not k.endswith(_OPTIONAL)]
-    unexpected = [key for key in tensors if key not in own]
-    shapes = [
-        f"{key} {_shape(tensor)} instead of {_shape(own[key])}"
-        for key, tensor in tensors.items()
-        if key in own and tensor.shape != own[key].shape
-    ]
-    if problems := _told(missing=missing, unexpected=unexpected, shape=shapes):
-        raise ConfigError(f"{source} do not fit the network: {problems}")
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            own[key].copy_(tensor)
+    def __init__(self, model: nn.Module, stages: Sequence[Stage], transfer: Transfer) -> None:
+        self._model, self._transfer, self.stages = model, transfer, stages
+        self._first = 0
 
+    def open(self, first: int) -> None:
+        """Let the stages from `first` on learn, and no others."""
+        self._first = first
+        for number, stage in enumerate(self.stages):
+            for parameter in stage.parameters():
+                parameter.requires_grad_(number >= first)
 
-def _told(limit: int = 5, **problems: list[str]) -> str:
-    """Each kind of problem with its number and, five in all, its keys."""
-    parts = []
-    for kind, keys in problems.items():
-        if keys:
-            shown, limit = keys[:limit], max(0, limit - len(keys))
-            parts.append(f"{kind} {len(keys)}" + (f" ({', '.join(shown)})" if shown else ""))
-    return "; ".join(parts)
+    def train(self) -> None:
+        """Training mode for the stages that learn; the others answer as they will in the exported model."""
+        self._model.train()
+        for stage in self.stages[: self._first]:
+            for module in stage.modules:
+                module.eval()
+        rule = self._transfer.batch_norm
+        if rule == BatchNorm.TRAIN:
+            return
+        for stage in self.stages[:-1]:
+            for norm in _norms(stage):
+                norm.train(rule == BatchNorm.ADAPT)
 
-
-def _shape(tensor: torch.Tensor) -> str:
-    return str(list(tensor.shape))
+    def rates(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Factor of the learning rate, and the parameters that it is for; every parameter once."""
+        decay, top = float(self._transfer.layer_decay), len(self.stages) - 1
+        return [(decay ** (top - number), stage.parameters()) for number, stage in enumerate(self.stages)]
 
 
-def _foreign_head(
-    own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], head: Collection[str]
-) -> set[str]:
-    """The head's keys if the file's head is for another number of classes and equal otherwise, else none."""
-    pairs = [(own[key].shape, tensors[key].shape) for key in head if key in tensors]
-    if len(pairs) < len(head) or all(ours == theirs for ours, theirs in pairs):
-        return set()
-    counts = {theirs[:1] for _, theirs in pairs}
-    same_otherwise = all(ours[1:] == theirs[1:] for ours, theirs in pairs)
-    return set(head) if same_otherwise and len(counts) == 1 else set()
-
-
-def _read(path: Path) -> Any:
-    """Parse a file without running code from it."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        if path.suffix in (".pt", ".pth"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own, down to those of zip and pickle
-        raise ConfigError(f"weights {path} cannot be parsed: {_first_line(error)}") from error
-    raise ConfigError(f"weights {path} must be a .safetensors, .pt or .pth file")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict inside a checkpoint, under the names of today's torchvision."""
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise ConfigError(f"weights {path} hold no state dict, which maps names to tensors")
-    if strangers := [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]:
-        raise ConfigError(f"weights {path} are no state dict: no tensor under {', '.join(strangers[:5])}")
-    return {_current_name(str(key)): tensor for key, tensor in content.items()}
-
-
-def _current_name(key: str) -> str:
-    key = key.removeprefix("module.")
-    for pattern, replacement in _RENAMED:
-        key = pattern.sub(replacement, key)
-    return key
+def _norms(stage: Stage) -> list[nn.Module]:
+    modules = (inner for module in stage.modules for inner in module.modules())
+    return [module for module in modules if isinstance(module, _NormBase) and module.running_mean is not None]

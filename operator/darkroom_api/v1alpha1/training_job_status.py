@@ -120,6 +120,10 @@ class TimeSpent(Model):
     restore: Annotated[Seconds, Field(description="Loading a checkpoint.")] = "0"
     lost_work: Annotated[Seconds, Field(description="Attempts or parts of them whose work was not saved.")] = "0"
     other: Annotated[Seconds, Field(description="The rest: back-off between attempts, shutting down.")] = "0"
+    saved: Annotated[
+        Seconds | None,
+        Field(description="What cached features made unnecessary, by estimate: not spent, and no part of `total`."),
+    ] = None
 
 
 class Outputs(Model):

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
+from darkroom_api.v1alpha1.transfer import Transfer
 
 
 class Task(StrEnum):
@@ -71,8 +72,26 @@ class Data(Model):
 class Weights(Model):
     """A file of pretrained weights; nothing is ever downloaded."""
 
+    rules = (
+        Rule(
+            cel="has(self.path) != has(self.name)",
+            message="exactly one of path and name must be set",
+            holds=lambda w: (w.path is None) != (w.name is None),
+        ),
+    )
     claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the file; it is mounted read-only.")]
-    path: Annotated[VolumePath, Field(description="The file inside the claim: .safetensors, .pt or .pth.")]
+    path: Annotated[VolumePath | None, Field(description="The file inside the claim: .safetensors, .pt or .pth.")] = (
+        None
+    )
+    name: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9_]{1,64}\.[A-Z0-9_]{1,64}$",
+            max_length=129,
+            description="Weights by torchvision's name, as ResNet50_Weights.IMAGENET1K_V2, in a claim that holds torch's hub "
+            "cache: the file is looked for in hub/checkpoints, checkpoints and the top folder. Its name's digest is checked.",
+        ),
+    ] = None
     sha256: Annotated[Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")] = (
         None
     )
@@ -286,10 +305,40 @@ class Vision(Model):
             holds=lambda v: v.workers == "Auto" or 0 <= v.workers <= 64,
             field="workers",
         ),
+        Rule(
+            cel="!has(self.transfer) || self.transfer.policy == 'None' || has(self.model.weights)",
+            message="transfer needs model.weights: freezing what was never trained helps nobody",
+            holds=lambda v: v.transfer is None or v.transfer.policy == "None" or v.model.weights is not None,
+            field="transfer",
+        ),
+        Rule(
+            cel="!has(self.transfer) || self.transfer.policy != 'HeadThenAll' || "
+            "self.transfer.phaseEpochs < self.schedule.epochs",
+            message="HeadThenAll needs transfer.phaseEpochs to be less than schedule.epochs",
+            holds=lambda v: (
+                v.transfer is None or v.transfer.policy != "HeadThenAll" or v.transfer.phase_epochs < v.schedule.epochs
+            ),
+            field="transfer",
+        ),
+        Rule(
+            cel="!has(self.transfer) || !has(self.transfer.cacheFeatures) || "
+            "(double(self.augmentation.mixup) == 0.0 && double(self.augmentation.cutmix) == 0.0)",
+            message="transfer.cacheFeatures keeps features of single images: augmentation.mixup and cutmix must be 0",
+            holds=lambda v: (
+                v.transfer is None
+                or v.transfer.cache_features is None
+                or float(v.augmentation.mixup) == float(v.augmentation.cutmix) == 0
+            ),
+            field="transfer",
+        ),
     )
     task: Annotated[Task, Field(description="What is learned.")] = Task.CLASSIFICATION
     data: Annotated[Data, Field(description="The images.")]
     model: Annotated[Architecture, Field(description="The network.")]
+    transfer: Annotated[
+        Transfer | None,
+        Field(description="How the pretrained network is adapted. Absent: all of it learns at one learning rate."),
+    ] = None
     image_size: Annotated[
         int, Field(ge=16, le=2048, description="Height and width that the network sees, in pixels.")
     ] = 224
@@ -355,4 +404,8 @@ class TrainerConfig(Model):
     data_dir: Annotated[str, Field(description="Where the data claim is; `vision.data.path` is below it.")]
     weights_dir: Annotated[str | None, Field(description="Where the weights claim is.")] = None
     run_dir: Annotated[str, Field(description="Folder for metrics.jsonl, checkpoints/ and model/.")]
+    cache_dir: Annotated[
+        str | None,
+        Field(description="Folder for cached features that other runs use too. Absent: features/ in runDir."),
+    ] = None
     checkpoint: CheckpointPolicy = CheckpointPolicy()

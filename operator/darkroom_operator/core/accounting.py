@@ -9,7 +9,7 @@ from darkroom_api.v1alpha1.training_job_status import TimeSpent
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.types import Body
 
-BUCKETS = tuple(name for name in TimeSpent.model_fields if name != "total")
+BUCKETS = tuple(name for name in TimeSpent.model_fields if name not in {"total", "saved"})
 _FROM_TRAINER = {
     "startup": "startup",
     "rendezvous": "rendezvous",
@@ -79,12 +79,14 @@ def _mark_lost(times: dict[str, float], span: Span) -> None:
         times["lost_work"] += lost
 
 
-def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0) -> TimeSpent:
+def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0, saved: float | None = None) -> TimeSpent:
     """Running totals; `pause` is the wait between two attempts, which is nobody's work."""
     before = {name: float(getattr(old, name)) if old else 0.0 for name in BUCKETS}
     after = {name: round(before[name] + new.get(name, 0.0), 3) for name in BUCKETS}
     after["other"] = round(after["other"] + pause, 3)
     texts = {name: _text(seconds) for name, seconds in after.items()}
+    if saved is not None or (old and old.saved):
+        texts["saved"] = _text(round((saved or 0.0) + float((old and old.saved) or 0), 3))
     return TimeSpent(total=_text(sum(after.values())), **texts)
 
 
@@ -115,7 +117,9 @@ def growth(old: Body, new: Body) -> Growth:
         gpu_hours=_more(old.get("gpuHours"), new.get("gpuHours")),
         cost=_more(str(old.get("cost") or "0").partition(" ")[0], amount),
         currency=currency,
-        seconds={name: _more(before.get(name), value) for name, value in after.items() if name != "total"},
+        seconds={
+            name: _more(before.get(name), value) for name, value in after.items() if name not in {"total", "saved"}
+        },
     )
 
 

@@ -83,16 +83,16 @@ def share(micro_batches: int, rank: int, world: int) -> range:
 
 
 class TrainingBatches:
-    """Batch sampler of one process: its micro-batches of every step from `start` to the run's end."""
+    """Batch sampler of one process: its micro-batches of every step from `start` to before `end`."""
 
-    def __init__(self, plan: Plan, *, rank: int, world: int, start: int) -> None:
-        self._plan, self._share, self._start = plan, share(plan.micro_batches, rank, world), start
+    def __init__(self, plan: Plan, *, rank: int, world: int, start: int, end: int) -> None:
+        self._plan, self._share, self._steps = plan, share(plan.micro_batches, rank, world), range(start, end)
 
     def __len__(self) -> int:
-        return (self._plan.steps - self._start) * len(self._share)
+        return len(self._steps) * len(self._share)
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
-        for step in range(self._start, self._plan.steps):
+        for step in self._steps:
             for micro_batch in self._share:
                 yield self._plan.refs(step, micro_batch)
 
@@ -101,17 +101,20 @@ class EvaluationBatches(Sequence[list[SampleRef]]):
     """Batches of one process: every sample of the split lies in exactly one batch of one process.
 
     Every process gets equally many batches, so that they can talk to each other between two; some of a process's last
-    ones may be empty and are left out by `__len__`; `rounds` counts them.
+    ones may be empty and are left out by `__len__`; `rounds` counts them. With several views every sample comes that
+    often, as if in epoch 0, 1 and so on; the first `start` of all draws are left out.
     """
 
-    def __init__(self, samples: int, *, batch: int, rank: int, world: int) -> None:
-        self._indices, self._batch = range(rank, samples, world), batch
-        self.rounds = math.ceil(len(range(0, samples, world)) / batch)
+    def __init__(self, samples: int, *, batch: int, rank: int, world: int, views: int = 1, start: int = 0) -> None:
+        self._samples, self._batch = samples, batch
+        self._draws = range(start + rank, samples * views, world)
+        self.rounds = math.ceil(len(range(start, samples * views, world)) / batch)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._indices) / self._batch)
+        return math.ceil(len(self._draws) / self._batch)
 
     def __getitem__(self, round_: int) -> list[SampleRef]:  # type: ignore[override]
         if not 0 <= round_ < len(self):
             raise IndexError(round_)
-        return [SampleRef(index, 0) for index in self._indices[round_ * self._batch : (round_ + 1) * self._batch]]
+        draws = self._draws[round_ * self._batch : (round_ + 1) * self._batch]
+        return [SampleRef(draw % self._samples, draw // self._samples) for draw in draws]

@@ -1,11 +1,13 @@
 """What the training loop asks of a task: data, network, loss, metric. The loop knows nothing else of vision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from darkroom_trainer.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -21,26 +23,30 @@ class Batch:
     """What the loader gives the loop.
 
     images: float32 or uint8, [n, 3, H, W]; targets: whatever the task's loss reads; valid: float32 [n], 0 where the file
-    could not be read and a blank stands in; corrupt: names of those files.
+    could not be read and a blank stands in; corrupt: names of those files; encoded: `images` are what the network's
+    frozen stages made of them.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     valid: torch.Tensor
     corrupt: list[str]
+    encoded: bool = False
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
         """Copy to the device without waiting for it."""
-        return Batch(
-            self.images.to(device, non_blocking=True, memory_format=memory_format),
-            self.targets.to(device, non_blocking=True),
-            self.valid.to(device, non_blocking=True),
-            self.corrupt,
+        layout = memory_format if self.images.ndim == 4 else torch.preserve_format
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True, memory_format=layout),
+            targets=self.targets.to(device, non_blocking=True),
+            valid=self.valid.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> "Batch":
         """Called by the loader when there is a GPU."""
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.valid.pin_memory(), self.corrupt)
+        images, targets, valid = self.images.pin_memory(), self.targets.pin_memory(), self.valid.pin_memory()
+        return replace(self, images=images, targets=targets, valid=valid)
 
 
 class ImageSet(Protocol):
@@ -65,6 +71,12 @@ class Task(Protocol):
     def build_model(self) -> nn.Module:
         """The network on the CPU, weights loaded; ConfigError names what does not fit."""
 
+    def stages(self, model: nn.Module) -> Sequence[Stage]:
+        """The network's stages, from the image to the head: what `spec.vision.transfer` freezes and opens."""
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """What the first stage takes; of an encoded batch, what the first open stage takes."""
+
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         """Training loss SUMMED over the batch's valid samples; `generator` (CPU) draws MixUp and the like."""
 
@@ -79,6 +91,9 @@ class Task(Protocol):
 
     def fingerprint(self) -> str:
         """SHA-256 over classes and the names in each split: what a resumed run must find unchanged."""
+
+    def pixels_fingerprint(self, split: str) -> str:
+        """SHA-256 over a split's files and everything that turns them into the network's input: for cached features."""
 
     def describe(self) -> dict[str, Any]:
         """What a user of the exported model must know: task, classes, preprocessing; JSON."""

@@ -1,5 +1,7 @@
 """Image classification: one class per image, cross-entropy, accuracy."""
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -18,8 +20,9 @@ from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training, normalize
 from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.models import build_model, head_keys, spare_keys
+from darkroom_trainer.stages import Stage, stages_of
 from darkroom_trainer.tasks.base import Batch, ImageSet
-from darkroom_trainer.transfer import load_weights
+from darkroom_trainer.weights import load_weights, named_weights
 
 AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
 """Weights of the auxiliary losses of Inception v3 (Szegedy et al., 2015) and GoogLeNet (2014), by output's name."""
@@ -82,20 +85,32 @@ class Classification:
         if weights is not None:
             if self._weights_dir is None:
                 raise ConfigError("model.weights needs weightsDir, the folder where its claim is")
-            path = Path(self._weights_dir, weights.path.lstrip("/"))
+            folder, prefix = Path(self._weights_dir), ""
+            if weights.name is not None:
+                path, prefix = named_weights(weights.name, architecture, folder)
+            else:
+                path = folder / str(weights.path).lstrip("/")
             load_weights(
                 model,
                 path,
                 sha256=weights.sha256,
+                prefix=prefix,
                 head=head_keys(architecture, size),
                 spare=spare_keys(architecture, size),
             )
         return model
 
+    def stages(self, model: nn.Module) -> Sequence[Stage]:
+        return stages_of(self._vision.model.architecture, model)
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """float32 [n, 3, size, size], standardised."""
+        return batch.images if batch.encoded else normalize(batch.images, self._preprocessing)
+
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         """Cross-entropy, smoothed, mixed and with auxiliary heads as configured, summed over valid samples."""
         mixed = mix(
-            normalize(batch.images, self._preprocessing),
+            self.inputs(batch),
             batch.targets,
             batch.valid,
             mixup=float(self._augmentation.mixup),
@@ -108,7 +123,7 @@ class Classification:
         total = self._cross_entropy(output.logits, mixed)
         for name, weight in AUXILIARY.items():
             logits = getattr(output, name, None)
-            if logits is not None:
+            if logits is not None and logits.requires_grad:  # of frozen stages there is nothing to teach
                 total = total + weight * self._cross_entropy(logits, mixed)
         return (total * batch.valid).sum()
 
@@ -129,7 +144,7 @@ class Classification:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> None:
         """Count the batch's valid samples; the loss is plain cross-entropy, comparable between recipes."""
-        logits = model(normalize(batch.images, self._preprocessing)).float()
+        logits = model(self.inputs(batch)).float()
         valid, targets, classes = batch.valid.double(), batch.targets, logits.shape[1]
         losses = functional.cross_entropy(logits, targets, reduction="none")
         hits = logits.topk(min(5, classes)).indices == targets[:, None]
@@ -166,6 +181,23 @@ class Classification:
             digest.update(b"\0" + split.encode() + b"\0")
             for index in range(len(listing)):
                 digest.update(listing.names.raw(index) + b"\0")
+        return digest.hexdigest()
+
+    def pixels_fingerprint(self, split: str) -> str:
+        """Names, sizes and times of change of the split's files; preprocessing; and augmentation and seed of `train`."""
+        digest, listing = sha256(), self.folder.splits[split]
+        recipe = {"preprocessing": self._preprocessing.describe()}
+        if split == "train":
+            recipe |= {"augmentation": self._augmentation.to_wire(), "seed": self._vision.seed}
+        digest.update(json.dumps(recipe, sort_keys=True).encode())
+        for index in range(len(listing)):
+            name = listing.names.raw(index)
+            try:
+                file = os.stat(bytes(listing.root) + b"/" + name)  # noqa: PTH116 - a million of them
+            except OSError:  # the loader tells of it
+                digest.update(name + b"\0-\0")
+            else:
+                digest.update(name + b"\0%d %d\0" % (file.st_size, file.st_mtime_ns))
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

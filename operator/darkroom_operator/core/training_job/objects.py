@@ -296,10 +296,16 @@ def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:
         data_dir=names.DATA_DIR,
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),
+        cache_dir=names.FEATURES_DIR if _feature_claim(spec.vision) else None,
         checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep)
         if saved
         else CheckpointPolicy(),
     )
+
+
+def _feature_claim(vision: Vision) -> str | None:
+    cache = vision.transfer.cache_features if vision.transfer else None
+    return cache.claim if cache else None
 
 
 def _claims(spec: TrainingJobSpec) -> dict[str, bool]:
@@ -309,6 +315,8 @@ def _claims(spec: TrainingJobSpec) -> dict[str, bool]:
         uses.append((spec.vision.data.claim, True))
         if spec.vision.model.weights:
             uses.append((spec.vision.model.weights.claim, True))
+        if features := _feature_claim(spec.vision):
+            uses.append((features, False))
     if spec.container:
         uses += [(mount.claim, mount.read_only) for mount in spec.container.mounts or []]
     if spec.checkpoint:
@@ -352,6 +360,8 @@ def _vision_mounts(spec: TrainingJobSpec, vision: Vision) -> list[Object]:
     mounts = [{"name": _volume_name(spec, vision.data.claim), "mountPath": names.DATA_DIR, "readOnly": True}]
     if weights := vision.model.weights:
         mounts.append({"name": _volume_name(spec, weights.claim), "mountPath": names.WEIGHTS_DIR, "readOnly": True})
+    if features := _feature_claim(vision):
+        mounts.append({"name": _volume_name(spec, features), "mountPath": names.FEATURES_DIR})
     return mounts
 
 

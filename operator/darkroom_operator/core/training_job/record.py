@@ -153,7 +153,9 @@ def _account(
     paused = parse_time(before.end_time) if before and before.result != SUSPENDED else None
     pause = max(0.0, (start - paused).total_seconds()) if paused else 0.0
     status.active_seconds = (status.active_seconds or 0) + round((end - start).total_seconds())
-    status.time = accounting.add(status.time, accounting.spent(span), pause=pause)
+    status.time = accounting.add(
+        status.time, accounting.spent(span), pause=pause, saved=span.report.saved_seconds if span.report else None
+    )
     status.goodput = accounting.goodput(status.time)
     if seen.profile:
         _charge(spec, status, seen.profile, accounting.billed_hours(span))

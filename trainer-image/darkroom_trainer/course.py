@@ -1,0 +1,154 @@
+"""The run's way through its phases: what learns at a step, from what it learns, and how fast."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from darkroom_api.v1alpha1.transfer import BatchNorm, Transfer, TransferPolicy
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.clock import now
+from darkroom_trainer.data.sampler import Plan, TrainingBatches
+from darkroom_trainer.encode import Encoder, FeatureCache
+from darkroom_trainer.features import Features
+from darkroom_trainer.feed import Feed
+from darkroom_trainer.host import Host
+from darkroom_trainer.parallel import Replica, RunningStatistics
+from darkroom_trainer.schedule import LearningRate
+from darkroom_trainer.stages import Stage, Tail
+from darkroom_trainer.tasks.base import Batch, ImageSet
+from darkroom_trainer.transfer import Layers, phases_of
+
+_EVERYTHING = Transfer(policy=TransferPolicy.NONE, layer_decay="1", batch_norm=BatchNorm.TRAIN)
+"""A run without `spec.vision.transfer`: one phase, in which one stage learns."""
+
+
+class Course:
+    """Set out once per run, then entered phase by phase: `replica`, `statistics` and `batches` are those of the phase."""
+
+    replica: Replica
+    statistics: RunningStatistics
+    batches: Iterator[Batch]
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        host: Host,
+        feed: Feed,
+        plan: Plan,
+        splits: Mapping[str, ImageSet],
+        model: nn.Module,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        vision = config.vision
+        self._host, self._feed, self._plan, self._splits, self._model, self._say = host, feed, plan, splits, model, say
+        self._transfer = vision.transfer or _EVERYTHING
+        self.layers = Layers(model, self._stages(model), self._transfer)
+        self._rate = LearningRate.of(
+            vision.schedule,
+            peak=float(vision.optimizer.learning_rate),
+            steps=plan.steps,
+            steps_per_epoch=plan.steps_per_epoch,
+        )
+        self.phases = phases_of(self._transfer, len(self.layers.stages), plan, warmup=self._rate.warmup)
+        self._phase = self.phases[0]
+        self._entered = False
+        self._features: dict[str, Features] = {}
+        shared = config.cache_dir is not None
+        folder = Path(config.cache_dir or Path(config.run_dir, "features"))
+        self._cache = FeatureCache(folder, host.group, shared=shared, say=say)
+        self._seconds_saved = 0.0
+
+    def _stages(self, model: nn.Module) -> list[Stage]:
+        whole = [Stage("network", (model,), (model,))]
+        return list(self._feed.task.stages(model)) if self._transfer is not _EVERYTHING else whole
+
+    def rate(self, step: int) -> float:
+        """The head's learning rate."""
+        phase = next(phase for phase in self.phases if step < phase.end)
+        return self._rate.at(step) * phase.ease(step)
+
+    # --- Phases ---
+
+    def owes_phase(self, step: int) -> bool:
+        """Whether the stages that learn at `step` are not the ones that are open."""
+        return not self._entered or step >= self._phase.end
+
+    def enter(self, step: int) -> bool:
+        """Open the stages that learn at `step`; False if a process was told to leave meanwhile.
+
+        DDP ignores for good what was frozen when it wrapped the network, so it wraps it again.
+        """
+        self._phase = next(phase for phase in self.phases if step < phase.end)
+        self._leave_features()
+        self.layers.open(self._phase.first)
+        self.layers.train()
+        if self._caches and not self._encode():
+            return False
+        network = self._network(self._model)
+        self.replica = Replica(self._feed.task, network, self._host.group)
+        self.statistics = RunningStatistics(self._model, self._host.group)
+        self.batches = self._batches(step)
+        self._entered = True
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        stages, first = self.layers.stages, self._phase.first
+        if first:
+            learning = ", ".join(stage.name for stage in stages[first:])
+            self._say(f"steps {self._phase.start} to {self._phase.end} train {learning}; {first} stages are frozen")
+        elif len(self.phases) > 1:
+            self._say(f"steps {self._phase.start} to {self._phase.end} train all {len(stages)} stages")
+
+    def _batches(self, step: int) -> Iterator[Batch]:
+        group = self._host.group
+        draws = TrainingBatches(self._plan, rank=group.rank, world=group.world, start=step, end=self._phase.end)
+        return self._feed.batches(self._features.get("train", self._splits["train"]), draws)
+
+    # --- Features ---
+
+    @property
+    def _caches(self) -> bool:
+        return self._transfer.cache_features is not None and self._phase.first > 0
+
+    def _encode(self) -> bool:
+        cache = self._transfer.cache_features
+        encoder = Encoder(self._feed, self.layers.stages, self._phase.first, batch=self._plan.micro_batch)
+        for split, views in (("train", cache.views if cache else 1), ("val", 1)):
+            began = now()
+            features = self._cache.get(encoder, split, self._splits[split], views=views, stop=self._host.stop)
+            if features is None:
+                return False
+            self._features[split] = features
+            self._seconds_saved -= now() - began
+        return True
+
+    def _leave_features(self) -> None:
+        if self._features:
+            self._features = {}
+            self._cache.drop()
+
+    def finish(self) -> None:
+        """After the whole run; one that is interrupted finds its features again."""
+        self._leave_features()
+
+    def saved(self) -> float | None:
+        """Seconds that reading features saved so far, less the time that computing them took: an estimate."""
+        return round(max(0.0, self._seconds_saved), 3) if self._transfer.cache_features else None
+
+    def note_read(self, split: str, images: int) -> None:
+        """Images of all processes that were wanted; how long they would have taken counts as saved if they were read."""
+        if features := self._features.get(split):
+            self._seconds_saved += images * features.seconds_per_row / self._host.group.world
+
+    # --- Evaluation ---
+
+    def judged(self, model: nn.Module, split: str) -> tuple[nn.Module, ImageSet | Features]:
+        """The network and the images to measure it with: from where the split's features begin, or all of both."""
+        features = self._features.get(split)
+        return (self._network(model), features) if features else (model, self._splits[split])
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        return Tail(model, self._stages(model), self._phase.first) if self._features else model

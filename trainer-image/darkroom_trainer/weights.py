@@ -1,0 +1,192 @@
+"""Starts a network from a file of weights: checked by digest, matched key by key, nothing skipped in silence."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from darkroom_trainer.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_WRAPPERS = ("state_dict", "model")
+"""Keys under which training scripts keep the weights among other things."""
+
+_RENAMED = (
+    # torchvision's published files of these two families still carry the names of its first releases.
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
+_OPTIONAL = ".num_batches_tracked"  # a counter that files older than torch 0.4.1 lack and inference never reads
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What came out of the file: `kept` was loaded; `dropped` is the head of another class count, or an auxiliary one."""
+
+    sha256: str
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    prefix: str = "",
+    head: Collection[str] = (),
+    spare: tuple[str, ...] = (),
+) -> WeightsReport:
+    """Copy the weights in `path` (.safetensors, .pt or .pth) into `model`.
+
+    The digest, whole or its beginning (`prefix`), is checked before a byte is parsed. The tensors named in `head` are
+    left out if, and only if, they differ from the file's in the class count, and those that begin with a prefix in
+    `spare`; whatever else is missing, left over or of another shape raises ConfigError.
+    """
+    digest = file_digest(path)
+    if sha256 is not None and digest != sha256:
+        raise ConfigError(f"weights {path} have SHA-256 {digest}, but {sha256} was expected")
+    if not digest.startswith(prefix):
+        raise ConfigError(f"weights {path} have SHA-256 {digest}, but the file's name says {prefix}: it is damaged")
+    tensors = _state_dict(_read(path), path)
+    dropped = _foreign_head(model.state_dict(), tensors, head) | {k for k in tensors if k.startswith(spare)}
+    tensors = {key: tensor for key, tensor in tensors.items() if key not in dropped}
+    copy_into(model, tensors, source=f"weights {path}", without=dropped)
+    report = WeightsReport(digest, tuple(sorted(tensors)), tuple(sorted(dropped)))
+    log.info(
+        "loaded %d tensors from %s (sha256 %s); left out: %s",
+        len(report.kept),
+        path,
+        digest,
+        ", ".join(report.dropped) or "none, the head is kept",
+    )
+    return report
+
+
+def named_weights(name: str, architecture: str, folder: Path) -> tuple[Path, str]:
+    """The file of weights that torchvision calls `name`, and the beginning of its SHA-256.
+
+    `folder` is torch's hub cache, or what TORCH_HOME points to. Raises ConfigError for a name that torchvision does not
+    have, weights of another architecture, and a file that is not there.
+    """
+    try:
+        weights = torchvision.models.get_weight(name)
+        known = torchvision.models.get_model_weights(architecture)
+    except (ValueError, AttributeError, KeyError) as error:
+        raise ConfigError(f"model.weights.name: torchvision has no weights {name!r}") from error
+    if weights not in set(known):
+        raise ConfigError(
+            f"model.weights.name: {name} are not for {architecture}, which has {', '.join(map(str, known))}"
+        )
+    file = weights.url.rpartition("/")[2]
+    places = [folder / "hub/checkpoints" / file, folder / "checkpoints" / file, folder / file]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise ConfigError(f"model.weights.name: {name} is {file}, which is in none of {', '.join(map(str, places))}")
+    return found, file.rpartition("-")[2].partition(".")[0]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hex, read in pieces; ConfigError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"weights {path} cannot be read: {error.strerror}") from error
+
+
+def copy_into(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], *, source: str, without: Collection[str] = ()
+) -> None:
+    """Copy tensors into the model's own by name, all or none; those in `without` stay as they are.
+
+    Not `load_state_dict`: some networks refuse a dictionary that lacks torch's hidden version numbers, as every
+    safetensors file does.
+    """
+    own = model.state_dict()
+    missing = [k for k in own if k not in tensors and k not in without and not k.endswith(_OPTIONAL)]
+    unexpected = [key for key in tensors if key not in own]
+    shapes = [
+        f"{key} {_shape(tensor)} instead of {_shape(own[key])}"
+        for key, tensor in tensors.items()
+        if key in own and tensor.shape != own[key].shape
+    ]
+    if problems := _told(missing=missing, unexpected=unexpected, shape=shapes):
+        raise ConfigError(f"{source} do not fit the network: {problems}")
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            own[key].copy_(tensor)
+
+
+def _told(limit: int = 5, **problems: list[str]) -> str:
+    """Each kind of problem with its number and, five in all, its keys."""
+    parts = []
+    for kind, keys in problems.items():
+        if keys:
+            shown, limit = keys[:limit], max(0, limit - len(keys))
+            parts.append(f"{kind} {len(keys)}" + (f" ({', '.join(shown)})" if shown else ""))
+    return "; ".join(parts)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _foreign_head(
+    own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], head: Collection[str]
+) -> set[str]:
+    """The head's keys if the file's head is for another number of classes and equal otherwise, else none."""
+    pairs = [(own[key].shape, tensors[key].shape) for key in head if key in tensors]
+    if len(pairs) < len(head) or all(ours == theirs for ours, theirs in pairs):
+        return set()
+    counts = {theirs[:1] for _, theirs in pairs}
+    same_otherwise = all(ours[1:] == theirs[1:] for ours, theirs in pairs)
+    return set(head) if same_otherwise and len(counts) == 1 else set()
+
+
+def _read(path: Path) -> Any:
+    """Parse a file without running code from it."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        if path.suffix in (".pt", ".pth"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has errors of its own, down to those of zip and pickle
+        raise ConfigError(f"weights {path} cannot be parsed: {_first_line(error)}") from error
+    raise ConfigError(f"weights {path} must be a .safetensors, .pt or .pth file")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict inside a checkpoint, under the names of today's torchvision."""
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ConfigError(f"weights {path} hold no state dict, which maps names to tensors")
+    if strangers := [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]:
+        raise ConfigError(f"weights {path} are no state dict: no tensor under {', '.join(strangers[:5])}")
+    return {_current_name(str(key)): tensor for key, tensor in content.items()}
+
+
+def _current_name(key: str) -> str:
+    key = key.removeprefix("module.")
+    for pattern, replacement in _RENAMED:
+        key = pattern.sub(replacement, key)
+    return key

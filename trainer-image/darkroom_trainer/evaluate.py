@@ -29,8 +29,9 @@ class Evaluator:
         precision: Precision,
         memory_format: torch.memory_format,
         corrupt: CorruptFiles,
+        alive: Callable[[], None],
     ) -> None:
-        self._task, self._group, self._batch, self._workers = task, group, batch, workers
+        self._task, self._group, self._batch, self._workers, self._alive = task, group, batch, workers, alive
         self._precision, self._memory_format, self._corrupt = precision, memory_format, corrupt
 
     @torch.inference_mode()
@@ -64,6 +65,7 @@ class Evaluator:
                 self._corrupt.note(split, batch.corrupt)
                 with self._precision.autocast():
                     self._task.evaluate(model, batch.to(device, self._memory_format), totals)
+            self._alive()
             if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
                 return False
         return True

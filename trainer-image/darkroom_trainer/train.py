@@ -119,6 +119,7 @@ class Run:
             precision=self.precision,
             memory_format=self.memory_format,
             corrupt=self.corrupt,
+            alive=self.host.alive,
         )
         self.batches = self._training_batches()
         self.generator = torch.Generator()
@@ -174,6 +175,7 @@ class Run:
             self.statistics.end_step(self.plan.micro_batches)
         self._update()
         self.progress.step += 1
+        self.host.alive()
 
     def _backward(self, micro_batch: int | None, *, last: bool) -> None:
         """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""

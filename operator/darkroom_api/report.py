@@ -37,6 +37,7 @@ class Reason(StrEnum):
     CONFIG_ERROR = "ConfigError"
     SOFTWARE_ERROR = "SoftwareError"
     PEER_LOST = "PeerLost"
+    NO_PROGRESS = "NoProgress"
     OUT_OF_MEMORY = "OutOfMemory"
     KILLED = "Killed"
 

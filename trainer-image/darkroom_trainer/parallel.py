@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
+from darkroom_trainer import watchdog
 from darkroom_trainer.clock import now
 from darkroom_trainer.errors import ConfigError, PeerLostError, TrainerError, headline
 from darkroom_trainer.tasks.base import Batch, Task
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=10)
 """A collective that waits this long has lost its peers; saving a checkpoint and the slowest batch must fit in."""
+_AFTER_THE_WATCHDOG = timedelta(minutes=1)
+"""Where somebody watches for ranks that hang, he comes first: he knows where they all stand."""
 
 _LOST = re.compile(
     r"gloo/transport|connection (closed|reset) by|broken pipe|timed out waiting|wait timeout"
@@ -122,7 +125,9 @@ def join() -> Group:
         torch.cuda.set_device(device)
     if world > 1:
         cuda = device.type == "cuda"
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT, device_id=device if cuda else None)
+        watched = timedelta(seconds=watchdog.seconds_of(os.environ) or 0) + _AFTER_THE_WATCHDOG
+        timeout = max(_TIMEOUT, watched)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     return Group(rank, world, local_rank, local_world, device)
 
 

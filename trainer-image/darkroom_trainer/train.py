@@ -105,7 +105,7 @@ class Run:
         limit, device = float(self.vision.data.max_corrupt_fraction), self.group.device
         corrupt = CorruptFiles(sizes, limit=limit, group=self.group, say=self.report.say)
         precision, layout = Precision.of(self.vision, device), memory_format(self.vision, model, device)
-        return Feed(self.task, self.group, self.workers, precision, layout, corrupt)
+        return Feed(self.task, self.group, self.workers, precision, layout, corrupt, self.host.alive)
 
     def _make_loop(self) -> None:
         self.corrupt = self.feed.corrupt
@@ -166,6 +166,7 @@ class Run:
             self.course.statistics.end_step(self.plan.micro_batches)
         self._update()
         self.progress.step += 1
+        self.host.alive()
 
     def _backward(self, micro_batch: int | None, *, last: bool) -> None:
         """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from darkroom_api.report import Action, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer import watchdog
 from darkroom_trainer.clock import Clock, process_start
 from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.launch import CLOCK_FILE, CONFIG_FILE
@@ -73,6 +74,7 @@ def main(folder: Path, *, task: str | None) -> int:
     try:
         stop.listen()
         facts.write(folder)
+        watchdog.answer(folder)
         _die_with_parent()
         _train(folder, task, facts, stop)
     except AskedToLeave:
@@ -97,7 +99,8 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
     config = TrainerConfig.model_validate_json(content)
     if config.vision.deterministic:  # read when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    clock = _clock(folder)
+    heart = watchdog.Heart(folder)
+    clock = _clock(folder, heart)
 
     from darkroom_trainer.host import Host
     from darkroom_trainer.parallel import join
@@ -118,6 +121,7 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
         message=facts.message,
         stop=lambda: stop.asked,
         began=began,
+        alive=heart.alive,
         publish=lambda: facts.write(folder),
         leaving=stop.take,
     )
@@ -131,10 +135,10 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
     group.leave()
 
 
-def _clock(folder: Path) -> Clock:
+def _clock(folder: Path, heart: watchdog.Heart) -> Clock:
     """Began with the launcher: its own start, the nodes' meeting, then this process's start."""
     marks = json.loads((folder / CLOCK_FILE).read_text(encoding="utf-8"))
-    clock = Clock(marks["start"])
+    clock = Clock(marks["start"], turned=heart.beat)
     clock.switch("rendezvous", at=marks["rendezvous"])
     clock.switch("startup", at=max(marks["rendezvous"], process_start()))
     return clock

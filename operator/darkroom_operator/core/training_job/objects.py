@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
+from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Container, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
 from darkroom_operator.core.profile import NetworkPolicy, Profile
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
@@ -250,6 +250,8 @@ def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int)
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         "HOME": "/tmp",  # noqa: S108 - the root file system is read-only; /tmp is a volume of the pod's own
     }
+    if limit := spec.stall_seconds or (STALL_SECONDS if spec.vision else None):
+        fixed[names.ENV_STALL_SECONDS] = str(limit)
     env: list[Object] = [item.to_wire() for item in profile.env]
     env += [{"name": name, "value": value} for name, value in fixed.items()]
     env += [

@@ -83,9 +83,8 @@ async def run(settings: Settings) -> None:
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
     if settings.reports_address:
-        reports = Reports(
-            inbox, Tokens(client), caches, store, metrics, enqueue=enqueue, ready=_both(health.ready, leadership.leads)
-        )
+        ready = _both(health.ready, leadership.leads)
+        reports = Reports(inbox, Tokens(client), caches, store, profiles, metrics, enqueue=enqueue, ready=ready)
         parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
     kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]

@@ -11,7 +11,7 @@ import pytest
 from darkroom_api.report import Reason
 from darkroom_trainer.report import Facts, running
 from darkroom_trainer.watchdog import Heart, Stacks, Watchdog, collect, seconds_of, short
-from tests.trainer.processes import Node, start_node, toy_config
+from tests.trainer.processes import ROOT, Node, start_node, toy_config
 from tests.trainer.test_launch import eventually, processes_with
 
 # --- Real processes that really hang ---
@@ -176,7 +176,10 @@ def test_stacks_of_this_process_can_be_asked_for(tmp_path):
         "watchdog.answer(Path(sys.argv[1])); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, env=os.environ | {"RANK": "3"}, text=True
+        [sys.executable, "-c", program, tmp_path],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"RANK": "3", "PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer-image"},
+        text=True,
     ) as process:
         try:
             assert process.stdout.readline() == "ready\n"

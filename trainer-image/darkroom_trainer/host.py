@@ -15,8 +15,8 @@ class Host:
 
     stop: whether this process was told to leave; leaving: in which way, asked once it does so; began: called when
     training begins, from when on `stop` is honoured with a checkpoint; alive: called after each step and each batch of an
-    evaluation; publish: called when `message` has news; tell: called for whoever watches, with the time to the end, or
-    with None at the start and after each evaluation.
+    evaluation; seconds_left: of the budget, as the operator last said; publish: called when `message` has news; tell:
+    called for whoever watches, with the time to the end, or with None at the start and after each evaluation.
     """
 
     group: Group = field(default_factory=Group)
@@ -26,5 +26,6 @@ class Host:
     leaving: Callable[[], Action] = lambda: Action.YIELD
     began: Callable[[], None] = lambda: None
     alive: Callable[[], None] = lambda: None
+    seconds_left: Callable[[], float | None] = lambda: None
     publish: Callable[[], None] = lambda: None
     tell: Callable[[Eta | None], None] = lambda _: None

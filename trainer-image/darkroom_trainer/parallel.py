@@ -245,6 +245,8 @@ class Beat:
     """Whether a process has something to tell that does not fit into numbers."""
     seconds: float
     ticks: int
+    told: int
+    """What rank 0 told the others."""
 
 
 class Pulse:
@@ -268,11 +270,16 @@ class Pulse:
         self._ticks += 1
         return self._ticks >= self._every
 
-    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False) -> Beat:
-        """Exchange; every process must call this at the same tick. `sums` (any device, 1-d) is zeroed."""
-        host = torch.tensor([stop, news, self._next_interval() if self._group.leads else 0], dtype=torch.float64)
+    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False, told: int = 0) -> Beat:
+        """Exchange; every process must call this at the same tick. `sums` (any device, 1-d) is zeroed.
+
+        `told` is rank 0's to give, and 0 on the others.
+        """
+        interval = self._next_interval() if self._group.leads else 0
+        host = torch.tensor([stop, news, interval, told], dtype=torch.float64)
         total = self._group.all_reduce(torch.cat([host.to(sums.device), sums.double()])).tolist()
-        beat = Beat(total[3:], stop=total[0] > 0, news=total[1] > 0, seconds=now() - self._since, ticks=self._ticks)
+        seconds, ticks = now() - self._since, self._ticks
+        beat = Beat(total[4:], stop=total[0] > 0, news=total[1] > 0, seconds=seconds, ticks=ticks, told=int(total[3]))
         sums.zero_()
         self._every, self._ticks, self._since = int(total[2]), 0, now()
         return beat

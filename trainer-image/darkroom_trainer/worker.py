@@ -11,10 +11,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from darkroom_api.report import Action, ExitCode, Reason, TerminationMessage
+from darkroom_api.report import Action, ExitCode, Reason, Reply, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer import watchdog
-from darkroom_trainer.clock import Clock, process_start
+from darkroom_trainer.clock import Clock, now, process_start
 from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.launch import CLOCK_FILE, CONFIG_FILE
 from darkroom_trainer.live import Line
@@ -39,6 +39,7 @@ class Stop:
         self._signalled = False
         self._command: Action | None = None
         self._obeyed: set[Action] = set()
+        self._ends_at: float | None = None
 
     @property
     def asked(self) -> bool:
@@ -53,8 +54,18 @@ class Stop:
         if first and not self.training:
             raise AskedToLeave
 
+    def hear(self, reply: Reply) -> None:
+        """What the operator answers to a report. Called by another thread."""
+        self._ends_at = None if reply.seconds_left is None else now() + reply.seconds_left
+        self.obey(Action(reply.action))
+
+    def seconds_left(self) -> float | None:
+        """Until the budget is spent, by the operator's last word; None: it has said nothing, or there is no limit."""
+        ends_at = self._ends_at
+        return None if ends_at is None else ends_at - now()
+
     def obey(self, action: Action) -> None:
-        """A command, each once: the operator repeats it until the process has left. Called by another thread."""
+        """A command, each once: the operator repeats it until the process has left."""
         if action != Action.CONTINUE and action not in self._obeyed:
             self._obeyed.add(action)
             self._command = action
@@ -122,10 +133,11 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
         stop=lambda: stop.asked,
         began=began,
         alive=heart.alive,
+        seconds_left=stop.seconds_left,
         publish=lambda: facts.write(folder),
         leaving=stop.take,
     )
-    line = Line.open(os.environ, stop.obey) if group.leads else None
+    line = Line.open(os.environ, stop.hear) if group.leads else None
     if line:
         host.tell = lambda eta: line.tell(facts.message, eta)
     try:

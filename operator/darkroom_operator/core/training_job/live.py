@@ -178,8 +178,8 @@ def _is_alive(seen: Observed, attempt: Attempt) -> bool:
     return bool(heard) and (seen.now - max(heard)).total_seconds() <= ALIVE_SECONDS
 
 
-def reply(body: Body, attempt: int, *, accepted: bool) -> Reply:
-    """What the sender of a report is told: it follows from the job's stored status alone."""
+def reply(body: Body, attempt: int, *, accepted: bool, seconds_left: float | None = None) -> Reply:
+    """What the sender of a report is told: the action follows from the job's stored status alone."""
     status = stored_status(body)
     newest = status.attempts[-1] if status.attempts else None
     if status.finished:
@@ -189,7 +189,7 @@ def reply(body: Body, attempt: int, *, accepted: bool) -> Reply:
     if newest and newest.number == attempt and newest.yield_time:
         action = Action.STOP if newest.reason in FINISHING else Action.YIELD
         return Reply(action=action, accepted=accepted, reason=_why(status.conditions or []))
-    return Reply(accepted=accepted, reason=None if accepted else "a newer report is known")
+    return Reply(accepted=accepted, reason=None if accepted else "a newer report is known", seconds_left=seconds_left)
 
 
 def _why(conditions: list[Condition]) -> str | None:

@@ -9,7 +9,12 @@ MODULES = (
     Module(
         "helm3",
         ("helm3",),
-        ("helm.sh/helm/v3/internal/version.version=v3.22.0",),
+        (
+            "helm.sh/helm/v3/internal/version.version=v3.22.0",
+            # what `helm template` takes for the cluster's version, as in releases: that of its client libraries
+            "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1",
+            "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+        ),
         package="helm.sh/helm/v3/cmd/helm",
         root=GO,
     ),

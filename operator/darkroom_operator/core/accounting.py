@@ -79,6 +79,10 @@ def _mark_lost(times: dict[str, float], span: Span) -> None:
         times["lost_work"] += lost
 
 
+LONGEST = 9_999_999_999.0
+"""Seconds that fit into a status: three centuries, so what reaches it was no measurement."""
+
+
 def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0) -> TimeSpent:
     """Running totals; `pause` is the wait between two attempts, which is nobody's work."""
     before = {name: float(getattr(old, name)) if old else 0.0 for name in BUCKETS}
@@ -138,4 +142,4 @@ def _seconds(start: datetime | None, end: datetime | None) -> float:
 
 
 def _text(seconds: float) -> str:
-    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+    return f"{min(seconds, LONGEST):.3f}".rstrip("0").rstrip(".")

@@ -74,6 +74,9 @@ def start_kwok(state: Path, tools: Path, plane: ControlPlane, count: int) -> Non
             kubeconfig,
             "--manage-nodes-with-label-selector",
             "type=kwok",
+            # Without leases nodes are taken for lost after 50 s, and their pods never become Ready again.
+            "--node-lease-duration-seconds",
+            "40",
             "--config",
             _STAGES,
         ],

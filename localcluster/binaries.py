@@ -1,4 +1,4 @@
-"""The programs of a cluster, built from the Go modules in go/ and cached by their content."""
+"""Programs built from Go modules and cached by their content: those of a cluster are in go/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +26,18 @@ _VERSION = "k8s.io/component-base/version"
 
 @dataclass(frozen=True)
 class Module:
-    """A folder of go/: one binary, and the names that it is called by."""
+    """A folder with a go.mod: one binary, and the names that it is called by."""
 
     name: str
     programs: tuple[str, ...]
     stamps: tuple[str, ...] = ()
+    package: str = "."
+    """What is built, where the program is another module's own."""
+    root: Path = MODULES
 
     @property
     def folder(self) -> Path:
-        return MODULES / self.name
+        return self.root / self.name
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -73,19 +76,19 @@ def _store() -> Path:
     return cache_home() / "bin"
 
 
-def ensure(report: Callable[[str], None]) -> Path:
+def ensure(report: Callable[[str], None], modules: Sequence[Module] = ALL) -> Path:
     """Build what is missing; the folder returned holds every program under its own name."""
-    key = hashlib.sha256("".join(module.key for module in ALL).encode()).hexdigest()[:16]
+    key = hashlib.sha256("".join(module.key for module in modules).encode()).hexdigest()[:16]
     tools = _store() / f"tools-{key}"
-    if tools.is_dir() and all(module.binary.is_file() for module in ALL):
+    if tools.is_dir() and all(module.binary.is_file() for module in modules):
         return tools
     with exclusive(_store() / ".lock"):
         for remains in _store().glob(".build-*"):
             shutil.rmtree(remains)  # of a build that was killed: the lock is ours, so nobody works there
-        for module in ALL:
+        for module in modules:
             if not module.binary.is_file():
                 _build(module, report)
-        _link(tools)
+        _link(tools, modules)
     return tools
 
 
@@ -100,7 +103,7 @@ def _build(module: Module, report: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=_store(), prefix=".build-") as folder:
         output = Path(folder) / module.name
         done = subprocess.run(
-            [find_go(), "build", *module.flags, "-o", str(output), "."],
+            [find_go(), "build", *module.flags, "-o", str(output), module.package],
             cwd=module.folder,
             env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
             capture_output=True,
@@ -113,14 +116,14 @@ def _build(module: Module, report: Callable[[str], None]) -> None:
     report(f"built {module.name} in {time.monotonic() - started:.0f} s")
 
 
-def _link(tools: Path) -> None:
+def _link(tools: Path, modules: Sequence[Module]) -> None:
     """Symbolic links, for the binary looks at the name that it was called by."""
     if tools.is_dir():
         return  # its name says what it holds, and another cluster may be starting from it
     with tempfile.TemporaryDirectory(dir=_store(), prefix=".build-") as folder:
         staged = Path(folder) / "tools"
         staged.mkdir(mode=0o755)
-        for module in ALL:
+        for module in modules:
             for program in module.programs:
                 (staged / program).symlink_to(Path("..") / module.binary.name)
         staged.rename(tools)

@@ -49,12 +49,9 @@ install_cluster() {
   .venv/bin/python -m localcluster setup
 }
 
-install_test_tools() { # what only tests run: Argo CD's health check in Lua, the alerts' unit tests
+install_test_tools() { # what only tests run: Helm 3, kubeconform, the health checks of Argo CD and Flux, the alerts' unit tests
   local folder
-  if ! command -v lua5.4 >/dev/null; then
-    say "Debian package lua5.4"
-    quietly apt-get install --yes lua5.4
-  fi
+  .venv/bin/python -m tests.tools
   if [ ! -x "$PROMTOOL" ]; then
     say "promtool, out of Debian's package prometheus (nothing of it is installed or started)"
     folder="$(mktemp -d)"

@@ -16,6 +16,7 @@ import yaml
 PATHS = {
     "TrainingJob": "/apis/darkroom.dev/v1alpha1",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
+    "Deployment": "/apis/apps/v1",
     "Job": "/apis/batch/v1",
     "Event": "/apis/events.k8s.io/v1",
     "PriorityClass": "/apis/scheduling.k8s.io/v1",

@@ -26,6 +26,9 @@ _KEPT = frozenset(
     }
 )
 
+UNSEEN = {"observedGeneration": -1}
+"""The status of an object that the operator has not looked at yet. Without one, kstatus takes a new object for healthy."""
+
 COLUMNS = (
     ("State", "string", ".status.state", 0, "What the job does now"),
     ("Nodes", "string", ".status.nodes", 0, "Running pods of those wanted"),
@@ -66,7 +69,7 @@ def _crd(
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural(spec),
-            "status": structural(status),
+            "status": structural(status) | {"default": UNSEEN},
         },
         "x-kubernetes-validations": [NAME_RULE.as_schema()],
     }

@@ -1,4 +1,4 @@
-"""The chart, rendered and installed by a real Helm on a real API server; no node runs."""
+"""The chart, rendered and installed by both Helms on a real API server, with two fake nodes."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from localcluster import Cluster
+from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/darkroom"
@@ -44,9 +45,19 @@ def offline_cluster() -> Cluster:
     return Cluster("chart-tests")
 
 
+def binaries(cluster: Cluster) -> dict[str, Path]:
+    """Helm by its major version."""
+    return {"3": tool("helm3"), "4": cluster.bin / "helm"}
+
+
+@pytest.fixture(scope="session", params=["3", "4"])
+def each_offline_helm(request: pytest.FixtureRequest, offline_cluster: Cluster, tmp_path_factory: Any) -> Helm:
+    return Helm(binaries(offline_cluster)[request.param], tmp_path_factory.mktemp("helm"))
+
+
 @pytest.fixture(scope="session")
 def offline_helm(offline_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    return Helm(offline_cluster.bin / "helm", tmp_path_factory.mktemp("helm"))
+    return Helm(binaries(offline_cluster)["4"], tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture
@@ -64,14 +75,24 @@ def render(offline_helm: Helm, tmp_path: Path) -> Render:
 
 @pytest.fixture(scope="session")
 def cluster(offline_cluster: Cluster) -> Iterator[Cluster]:
-    """etcd and the API server, with the controllers that remove what a release leaves."""
-    yield offline_cluster.up(nodes="none")
+    """etcd, the API server, its controllers and the scheduler; fake nodes run the pods."""
+    yield offline_cluster.up(nodes="kwok:2")
     offline_cluster.down()
 
 
 @pytest.fixture(scope="session")
-def helm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    return Helm(cluster.bin / "helm", tmp_path_factory.mktemp("helm"), cluster.kubeconfig)
+def helms(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Helm]:
+    """Both, by major version."""
+    return {
+        version: Helm(binary, tmp_path_factory.mktemp("helm"), cluster.kubeconfig)
+        for version, binary in binaries(cluster).items()
+    }
+
+
+@pytest.fixture(scope="session")
+def helm(helms: dict[str, Helm]) -> Helm:
+    """The newer one."""
+    return helms["4"]
 
 
 @pytest.fixture(scope="session")

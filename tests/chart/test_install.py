@@ -40,9 +40,11 @@ def test_samples_are_valid(cluster: Cluster, crd: str, sample: object) -> None:
     cluster.kubectl("create", "--dry-run=server", "--validate=strict", "--filename", str(sample))
 
 
-def test_a_second_apply_of_a_sample_changes_nothing(cluster: Cluster, crd: str) -> None:
+def test_another_apply_of_a_sample_changes_nothing(cluster: Cluster, crd: str) -> None:
+    """From the third on: the second stores the status that an object has by default, unless the operator was faster."""
     sample = str(ROOT / "deploy/samples/digits.yaml")
-    cluster.kubectl("apply", "--server-side", "--filename", sample)
+    for _ in range(2):
+        cluster.kubectl("apply", "--server-side", "--filename", sample)
     before = cluster.kubectl("get", "tj", "digits", "-o", "jsonpath={.metadata.resourceVersion}")
     cluster.kubectl("apply", "--server-side", "--filename", sample)
     assert cluster.kubectl("get", "tj", "digits", "-o", "jsonpath={.metadata.resourceVersion}") == before

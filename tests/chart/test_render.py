@@ -31,10 +31,22 @@ MODES: list[Any] = [
 
 
 @pytest.mark.parametrize("values", MODES)
-def test_lint(offline_helm: Helm, values: Object, tmp_path: Any) -> None:
+def test_lint(each_offline_helm: Helm, values: Object, tmp_path: Any) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values))
-    offline_helm.run("lint", CHART, "--strict", "--values", file)
+    each_offline_helm.run("lint", CHART, "--strict", "--values", file)
+
+
+@pytest.mark.parametrize("values", MODES)
+def test_both_helms_render_the_same(each_offline_helm: Helm, render: Render, values: Object, tmp_path: Any) -> None:
+    file = tmp_path / "each.yaml"
+    file.write_text(yaml.safe_dump(values))
+    text = each_offline_helm.run("template", "darkroom", CHART, "--namespace", NAMESPACE, "--values", file)
+
+    def by_name(objects: list[Object]) -> Object:
+        return {f"{o['kind']} {o['metadata'].get('namespace')}/{o['metadata']['name']}": o for o in objects}
+
+    assert by_name([o for o in yaml.safe_load_all(text) if o]) == by_name(render(**values))
 
 
 @pytest.mark.parametrize("values", MODES)

@@ -67,11 +67,11 @@ def may_watch(cluster: Cluster, namespace: str, watched: list[str]) -> bool:
         return False
 
 
-def as_service_account(cluster: Cluster, namespace: str, file: Path) -> Path:
+def as_service_account(cluster: Cluster, namespace: str, file: Path, account: str = "darkroom") -> Path:
     """A kubeconfig with the token that the operator's pod would have."""
     config: dict[str, Any] = yaml.safe_load(cluster.kubectl("config", "view", "--raw", "--minify"))
     config["users"][0]["user"] = {
-        "token": cluster.kubectl("create", "token", "darkroom", "--namespace", namespace).strip()
+        "token": cluster.kubectl("create", "token", account, "--namespace", namespace).strip()
     }
     file.write_text(yaml.safe_dump(config))
     return file

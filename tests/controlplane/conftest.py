@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
@@ -147,6 +147,14 @@ class Flowers:
             },
             namespace,
         )
+
+    @classmethod
+    def existing(cls, kube: Kube, namespace: str) -> Self:
+        """One that somebody else has made."""
+        flowers = cls.__new__(cls)
+        flowers.kube, flowers.namespace = kube, namespace
+        flowers.body = flowers.now
+        return flowers
 
     @property
     def now(self) -> dict[str, Any]:

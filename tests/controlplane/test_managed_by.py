@@ -2,6 +2,7 @@
 
 import pytest
 
+from darkroom_api.crd import UNSEEN
 from tests.kube import Refused, eventually
 
 pytestmark = pytest.mark.cluster
@@ -14,7 +15,7 @@ def test_a_job_of_another_controller_is_left_alone(flowers, kube, namespace, ope
     ours = flowers(managedBy="darkroom.dev/operator")
     ours.reaches("Running")  # made after theirs, so the operator has seen both
     eventually(lambda: kube.list("Event", namespace), what="events about ours")
-    assert "status" not in (kube.get("TrainingJob", namespace, "theirs") or {})
+    assert kube.get("TrainingJob", namespace, "theirs")["status"] == UNSEEN
     assert {job["metadata"]["name"] for job in kube.list("Job", namespace)} == {"flowers-1"}
     told = {event["regarding"]["name"] for event in kube.list("Event", namespace)}
     assert not any(name.startswith("theirs") for name in told)

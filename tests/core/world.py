@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from darkroom_api import names
+from darkroom_api.crd import UNSEEN
 from darkroom_api.report import LiveReport, Reason, TerminationMessage
 from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.profile import Profile
@@ -36,6 +37,7 @@ class World:
         self.body: dict[str, Any] = {
             "metadata": {"name": "flowers", "namespace": "vision", "uid": "uid-of-flowers", "generation": 1},
             "spec": {key: value for key, value in spec.items() if value is not None},
+            "status": dict(UNSEEN),
         }
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}

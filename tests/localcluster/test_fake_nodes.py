@@ -47,6 +47,15 @@ def test_fifty_nodes_with_accelerators(fake: Cluster) -> None:
     assert len(fake.node_names) == 50
 
 
+def test_a_lease_keeps_each_node_ready(fake: Cluster) -> None:
+    """Without one a node is taken for lost after 50 s, and its pods never become Ready again."""
+
+    def leases() -> list[str]:
+        return fake.kubectl("get", "leases", "-n", "kube-node-lease", "-o", "name").split()
+
+    eventually(lambda: len(leases()) == 50, "a lease of each node")
+
+
 def test_pods_of_a_job_run_until_they_are_told(fake: Cluster) -> None:
     names = running(fake, "told", 2)
     end(fake, names["0"], exit_code="0")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from darkroom_api import names
+from darkroom_api.crd import UNSEEN
 from darkroom_operator.core.types import Body, Delete, Event, Facts, Plan
 from darkroom_operator.shell.cache import Cache
 from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client
@@ -207,7 +208,7 @@ def test_what_a_deleted_namesake_left_is_waited_for_quietly(proxy, kube, namespa
         proxy, namespace, flowers, lambda facts: Plan(create=(job(flowers),), status=saying("Stalled", facts))
     )
     assert bench.result("error") == 1
-    assert "status" not in kube.get("TrainingJob", namespace, "flowers")
+    assert kube.get("TrainingJob", namespace, "flowers")["status"] == UNSEEN
     kube.merge("Job", namespace, "flowers-1", {"metadata": {"finalizers": None}})
 
 
@@ -229,7 +230,7 @@ def test_passing_trouble_is_tried_again_and_never_told_to_the_user(proxy, kube, 
     )
     assert bench.result("error") == 1
     assert bench.queue.failed == 1
-    assert "status" not in kube.get("TrainingJob", namespace, "flowers")
+    assert kube.get("TrainingJob", namespace, "flowers")["status"] == UNSEEN
 
 
 def test_an_old_picture_is_replaced_even_if_the_watch_is_dead(proxy, kube, namespace, flowers):

@@ -9,6 +9,8 @@ from darkroom_api.v1alpha1.common import Model
 
 Seconds = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,10}(\.[0-9]{1,3})?$")]
 """A duration in seconds, as a decimal string."""
+Hours = Annotated[str, Field(max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?$")]
+"""Hours, as a decimal string."""
 Time = Annotated[
     str,
     Field(
@@ -70,7 +72,7 @@ class Progress(Model):
 class Attempt(Model):
     """One run of the whole gang of pods: one batch/v1 Job."""
 
-    number: Annotated[int, Field(description="1, 2, 3, ...")]
+    number: Annotated[int, Field(ge=1, description="1, 2, 3, ...")]
     job: Annotated[Name, Field(description="Name of its Job.")]
     uid: Annotated[str, Field(max_length=64, description="UID of its Job.")]
     start_time: Annotated[Time, Field(description="When the Job was created.")]
@@ -196,10 +198,15 @@ class TrainingJobStatus(Model):
     goodput: Annotated[
         str | None, Field(max_length=8, description="Share of that time in which the network was trained, as 0.63.")
     ] = None
-    node_hours: Annotated[str | None, Field(max_length=24, description="Pod-hours over all attempts.")] = None
-    gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours over all attempts.")] = None
+    node_hours: Annotated[Hours | None, Field(description="Pod-hours over all attempts.")] = None
+    gpu_hours: Annotated[Hours | None, Field(description="Accelerator-hours over all attempts.")] = None
     cost: Annotated[
-        str | None, Field(max_length=48, description="Price of all attempts by the profile, as `1.25 EUR`.")
+        str | None,
+        Field(
+            max_length=48,
+            pattern=r"^[0-9]+(\.[0-9]+)?( .{0,8})?$",
+            description="Price of all attempts by the profile, as `1.25 EUR`.",
+        ),
     ] = None
     failure: Annotated[
         Failure | None, Field(description="The process that failed first in the last failed attempt.")

@@ -79,6 +79,10 @@ def _mark_lost(times: dict[str, float], span: Span) -> None:
         times["lost_work"] += lost
 
 
+LONGEST = 9_999_999_999.0
+"""Seconds that fit into a status: three centuries, so what reaches it was no measurement."""
+
+
 def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0, saved: float | None = None) -> TimeSpent:
     """Running totals; `pause` is the wait between two attempts, which is nobody's work."""
     before = {name: float(getattr(old, name)) if old else 0.0 for name in BUCKETS}
@@ -86,7 +90,7 @@ def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0, sav
     after["other"] = round(after["other"] + pause, 3)
     texts = {name: _text(seconds) for name, seconds in after.items()}
     if saved is not None or (old and old.saved):
-        texts["saved"] = _text(round((saved or 0.0) + float((old and old.saved) or 0), 3))
+        texts["saved"] = _text(min(LONGEST, round((saved or 0.0) + float((old and old.saved) or 0), 3)))
     return TimeSpent(total=_text(sum(after.values())), **texts)
 
 
@@ -142,4 +146,4 @@ def _seconds(start: datetime | None, end: datetime | None) -> float:
 
 
 def _text(seconds: float) -> str:
-    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+    return f"{min(seconds, LONGEST):.3f}".rstrip("0").rstrip(".")

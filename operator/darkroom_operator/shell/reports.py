@@ -15,6 +15,7 @@ from darkroom_api import names
 from darkroom_api.report import MAX_REPORT_BYTES, LiveReport, Reply
 from darkroom_operator.core.training_job import budget, live
 from darkroom_operator.core.training_job.objects import report_path
+from darkroom_operator.core.training_job.observe import attempt_of
 from darkroom_operator.core.types import Body, Facts, Live
 from darkroom_operator.shell.cache import Key
 from darkroom_operator.shell.certificates import Certificates
@@ -140,7 +141,7 @@ class Reports:
             raise Refused(403, "unknown_pod", "the token's pod is none of a TrainingJob's, or gone")
         labels = pod["metadata"]["labels"]
         reported = (request.match_info["uid"], request.match_info["attempt"])
-        if (labels.get(names.LABEL_JOB_UID), labels.get(names.LABEL_ATTEMPT)) != reported:
+        if attempt_of(pod) is None or (labels.get(names.LABEL_JOB_UID), labels[names.LABEL_ATTEMPT]) != reported:
             raise Refused(403, "other_job", "the token's pod belongs to another TrainingJob or attempt")
         return pod
 
@@ -150,7 +151,7 @@ class Reports:
         body = self._store.get(key)
         if body is None or body["metadata"]["uid"] != labels[names.LABEL_JOB_UID]:
             raise Refused(403, "unknown_job", "there is no such TrainingJob any more")
-        attempt = int(labels[names.LABEL_ATTEMPT])
+        attempt = int(labels[names.LABEL_ATTEMPT])  # _sender has looked at it
         news = self._inbox.put(key, Live(labels[names.LABEL_JOB_UID], attempt, datetime.now(UTC), report))
         if news:
             self._enqueue(key)

@@ -17,6 +17,7 @@ from darkroom_operator.core.profile import Profile, describe_errors
 from darkroom_operator.core.types import Body, Channel, Facts, Live, Refusal
 
 MAIN_CONTAINER = "trainer"
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def observe(facts: Facts) -> Observed:
     meta = facts.body["metadata"]
     spec, problems = _spec(facts.body.get("spec") or {})
     uid = meta["uid"]
-    jobs = [_job(body) for body in facts.children.jobs if _belongs(body, uid)]
+    jobs = [_job(body) for body in facts.children.jobs if _of_an_attempt(body, uid)]
     return Observed(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -164,7 +165,7 @@ def observe(facts: Facts) -> Observed:
         problems=problems,
         status=stored_status(facts.body),
         jobs={job.attempt: job for job in jobs},
-        pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _belongs(p, uid)),
+        pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _of_an_attempt(p, uid)),
         services=tuple(s for s in facts.children.services if _belongs(s, uid)),
         network_policies=tuple(p for p in facts.children.network_policies if _belongs(p, uid)),
         profile=facts.profiles.get(spec.profile) if spec else None,
@@ -187,6 +188,21 @@ def _belongs(body: Body, uid: str) -> bool:
     return bool(body["metadata"].get("labels", {}).get(names.LABEL_JOB_UID) == uid)
 
 
+def _of_an_attempt(body: Body, uid: str) -> bool:
+    """Ours, and numbered as we do: whoever may create pods may give them our labels, and write anything into them."""
+    return _belongs(body, uid) and attempt_of(body) is not None and _number(body, INDEX_LABEL, "0") is not None
+
+
+def attempt_of(body: Body) -> int | None:
+    """Of a Job or a pod, by its label."""
+    return _number(body, names.LABEL_ATTEMPT, "")
+
+
+def _number(body: Body, label: str, default: str) -> int | None:
+    text = body["metadata"].get("labels", {}).get(label, default)
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
 def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
     try:
         return TrainingJobSpec.from_wire(json.dumps(raw)), ()
@@ -195,15 +211,14 @@ def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ..
 
 
 def stored_status(body: Body) -> TrainingJobStatus:
-    """A TrainingJob's. Fields of a newer version are passed over; a status that makes no sense counts as none."""
-    try:
-        return TrainingJobStatus.model_validate_json(json.dumps(body.get("status") or {}), extra="ignore")
-    except ValidationError:
-        return TrainingJobStatus()
-
-
-def _attempt(body: Body) -> int:
-    return int(body["metadata"]["labels"].get(names.LABEL_ATTEMPT, 0))
+    """A TrainingJob's. What a newer version wrote and this one cannot read is passed over, field by field: the rest stands."""
+    raw = dict(body.get("status") or {})
+    while True:
+        try:
+            return TrainingJobStatus.model_validate_json(json.dumps(raw), extra="ignore")
+        except ValidationError as error:
+            for field in {fault["loc"][0] for fault in error.errors()}:
+                del raw[str(field)]
 
 
 def _conditions(body: Body) -> dict[str, Mapping[str, Any]]:
@@ -218,7 +233,7 @@ def _job(body: Body) -> Job:
     return Job(
         name=meta["name"],
         uid=meta["uid"],
-        attempt=_attempt(body),
+        attempt=attempt_of(body) or 0,
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
         suspended=bool((body.get("spec") or {}).get("suspend")),
@@ -244,8 +259,8 @@ def _pod(body: Body, departed: frozenset[str]) -> Pod:
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
-        attempt=_attempt(body),
-        index=int(meta.get("labels", {}).get("batch.kubernetes.io/job-completion-index", 0)),
+        attempt=attempt_of(body) or 0,
+        index=_number(body, INDEX_LABEL, "0") or 0,
         phase=status.get("phase", "Pending"),
         created_at=parse_time(meta.get("creationTimestamp")),
         scheduled_at=parse_time(true.get("PodScheduled", {}).get("lastTransitionTime")),

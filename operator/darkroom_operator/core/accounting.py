@@ -90,7 +90,7 @@ def add(old: TimeSpent | None, new: dict[str, float], *, pause: float = 0.0, sav
     after["other"] = round(after["other"] + pause, 3)
     texts = {name: _text(seconds) for name, seconds in after.items()}
     if saved is not None or (old and old.saved):
-        texts["saved"] = _text(min(LONGEST, round((saved or 0.0) + float((old and old.saved) or 0), 3)))
+        texts["saved"] = _text(round((saved or 0.0) + float((old and old.saved) or 0), 3))
     return TimeSpent(total=_text(sum(after.values())), **texts)
 
 

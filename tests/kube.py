@@ -13,7 +13,10 @@ from typing import Any
 
 import yaml
 
+from darkroom_api.crd import all_crds
+
 PATHS = {
+    "TuningSweep": "/apis/darkroom.dev/v1alpha1",
     "TrainingJob": "/apis/darkroom.dev/v1alpha1",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "Job": "/apis/batch/v1",
@@ -125,6 +128,21 @@ class Kube:
         except Refused as refused:
             if refused.code != 404:
                 raise
+
+
+def install_crds(kube: Kube) -> None:
+    """Both kinds, and wait until they are served."""
+    for crd in all_crds():
+        name = crd["metadata"]["name"]
+        if kube.get("CustomResourceDefinition", None, name) is None:
+            kube.create(crd)
+
+        def established(name: str = name) -> bool:
+            found = kube.get("CustomResourceDefinition", None, name) or {}
+            conditions = found.get("status", {}).get("conditions") or []
+            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+        eventually(established, what=f"CRD {name} established")
 
 
 def eventually(check: Callable[[], Any], *, within: float = 20.0, what: str = "") -> Any:

@@ -247,7 +247,7 @@ class Run:
             (plan.steps - step) * plan.batch, self.throughput, (plan.epochs - self.progress.evaluated) * per_evaluation
         )
         metrics = {"train/loss": loss}
-        message.step, message.epoch = step, plan.epochs_done(step)
+        message.step, message.epoch = step, self.progress.evaluated  # the metrics are of that epoch
         message.images_per_second = decimal(rate) if rate else None
         message.time = self.clock.seconds()
         self.report.keep_metrics(metrics)
@@ -277,7 +277,7 @@ class Run:
         metrics = self._evaluate("val")
         if metrics is None:
             return False
-        progress.evaluated = self.plan.epochs_done(progress.step)
+        progress.evaluated = self.host.message.epoch = self.plan.epochs_done(progress.step)
         value = metrics[self.task.best_metric]
         better = progress.best is None or value > progress.best.value or math.isnan(progress.best.value)
         if better:

@@ -218,7 +218,8 @@ def _say(
     new = status.render(seen, spec, past, phase, refit)
     gone, expiry = _expired(seen, spec.trial_template.spec.ttl_seconds_after_finished if spec else None, new)
     deadline = endings.seconds_left(seen, spec) if spec and not phase.finished else None
-    waits = [seconds for seconds in (wait, expiry, deadline) if seconds is not None and seconds >= 0]
+    due = deadline if deadline is not None and deadline > 0 else None
+    waits = [seconds for seconds in (wait, expiry, due) if seconds is not None]
     return Plan(
         create=create,
         patch=patch,

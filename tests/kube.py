@@ -137,12 +137,14 @@ def install_crds(kube: Kube) -> None:
         if kube.get("CustomResourceDefinition", None, name) is None:
             kube.create(crd)
 
-        def established(name: str = name) -> bool:
-            found = kube.get("CustomResourceDefinition", None, name) or {}
-            conditions = found.get("status", {}).get("conditions") or []
-            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+        def served(kind: str = crd["spec"]["names"]["kind"]) -> bool:
+            try:
+                kube.list(kind)
+            except Refused:  # 404 until it is established, 429 while its storage is being made
+                return False
+            return True
 
-        eventually(established, what=f"CRD {name} established")
+        eventually(served, what=f"CRD {name} served")
 
 
 def eventually(check: Callable[[], Any], *, within: float = 20.0, what: str = "") -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from darkroom_api.crd import _models
 from darkroom_api.v1alpha1.common import Rule
@@ -10,7 +11,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.trial_paths import PATHS, value_at
 from darkroom_api.v1alpha1.tuning_sweep import SWEEP_NAME_RULE, TuningSweepSpec, sweep_changes
 from darkroom_api.v1alpha1.tuning_sweep_status import TuningSweepStatus
-from tests.api.cases import Case, Update, samples_of
+from tests.api.cases import SAMPLES, Case, Update, samples_of
 from tests.api.sweep_cases import CASES, FULL, STATUS, SWEEP, UPDATES, stored
 from tests.api.test_contract import problems
 
@@ -64,6 +65,14 @@ def test_samples():
     found = {file: problems(TuningSweepSpec, body["spec"]) for file, body in samples_of("TuningSweep")}
     assert found
     assert {file: wrong for file, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/tuning.md"])
+def test_what_the_pages_show(page: str):
+    blocks = [block.split("```")[0] for block in (SAMPLES.parents[1] / page).read_text().split("```yaml\n")[1:]]
+    sweeps = [body for block in blocks if (body := yaml.safe_load(block)).get("kind") == "TuningSweep"]
+    assert len(sweeps) == 1
+    assert problems(TuningSweepSpec, sweeps[0]["spec"]) == []
 
 
 def test_defaults_are_stable():

@@ -1,13 +1,12 @@
-"""What the benchmarks of the operator stand on: a cluster of their own with the CRD, and one profile."""
+"""What the benchmarks of the operator stand on: a cluster of their own with the CRDs, and one profile."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
-from tests.kube import Kube
+from tests.kube import Kube, install_crds
 
 PROFILES = "default: {resources: {cpu: 10m, memory: 8Mi}}\n"
 SPEC = {"container": {"image": "localhost/mine:1", "launcher": "None"}}
@@ -21,7 +20,7 @@ def stage(nodes: str) -> Iterator[tuple[Cluster, Kube, Path]]:
     try:
         with tempfile.TemporaryDirectory() as name:
             kube, folder = Kube(cluster.kubeconfig), Path(name)
-            kube.create(training_job_crd())
+            install_crds(kube)
             (folder / "profiles.yaml").write_text(PROFILES)
             yield cluster, kube, folder
     finally:

@@ -13,7 +13,10 @@ from typing import Any
 
 import yaml
 
+from darkroom_api.crd import all_crds
+
 PATHS = {
+    "TuningSweep": "/apis/darkroom.dev/v1alpha1",
     "TrainingJob": "/apis/darkroom.dev/v1alpha1",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "Deployment": "/apis/apps/v1",
@@ -126,6 +129,23 @@ class Kube:
         except Refused as refused:
             if refused.code != 404:
                 raise
+
+
+def install_crds(kube: Kube) -> None:
+    """Both kinds, and wait until they are served."""
+    for crd in all_crds():
+        name = crd["metadata"]["name"]
+        if kube.get("CustomResourceDefinition", None, name) is None:
+            kube.create(crd)
+
+        def served(kind: str = crd["spec"]["names"]["kind"]) -> bool:
+            try:
+                kube.list(kind)
+            except Refused:  # 404 until it is established, 429 while its storage is being made
+                return False
+            return True
+
+        eventually(served, what=f"CRD {name} served")
 
 
 def eventually(check: Callable[[], Any], *, within: float = 20.0, what: str = "") -> Any:

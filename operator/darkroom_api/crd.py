@@ -15,8 +15,12 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.common import Model, Rule
 from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+from darkroom_api.v1alpha1.tuning_sweep import SWEEP_NAME_RULE, TuningSweepSpec
+from darkroom_api.v1alpha1.tuning_sweep_status import TuningSweepStatus
 
 Schema = dict[str, Any]
+Column = tuple[str, str, str, int, str]
+"""Name, type, path, priority (1: with -o wide only), description."""
 
 _KEPT = frozenset(
     {
@@ -29,7 +33,7 @@ _KEPT = frozenset(
 UNSEEN = {"observedGeneration": -1}
 """The status of an object that the operator has not looked at yet. Without one, kstatus takes a new object for healthy."""
 
-COLUMNS = (
+COLUMNS: tuple[Column, ...] = (
     ("State", "string", ".status.state", 0, "What the job does now"),
     ("Nodes", "string", ".status.nodes", 0, "Running pods of those wanted"),
     ("Progress", "integer", ".status.progress.percent", 0, "Percent of the steps done"),
@@ -44,6 +48,19 @@ COLUMNS = (
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1, "Why it is in this state"),
 )
 
+SWEEP_COLUMNS: tuple[Column, ...] = (
+    ("State", "string", ".status.state", 0, "What the sweep does now"),
+    ("Trials", "string", ".status.trials.summary", 0, "Trials that have ended, and what became of them"),
+    ("Best", "string", ".status.best.value", 0, "Best value of the objective"),
+    ("GPU-hours", "string", ".status.gpuHours", 0, "Accelerator-hours of all trials"),
+    ("ETA", "string", ".status.eta", 0, "Time to the last trial"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation"),
+    ("Algorithm", "string", ".spec.algorithm.name", 1, "How parameters are chosen"),
+    ("Best-Trial", "string", ".status.best.job", 1, "TrainingJob with the best value"),
+    ("Cost", "string", ".status.cost", 1, "Price of all trials"),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1, "Why it is in this state"),
+)
+
 
 def training_job_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of TrainingJob."""
@@ -54,11 +71,40 @@ def training_job_crd() -> dict[str, Any]:
         description="A training of a computer-vision model on one or more pods.",
         spec=TrainingJobSpec,
         status=TrainingJobStatus,
+        name_rule=NAME_RULE,
+        columns=COLUMNS,
     )
 
 
+def tuning_sweep_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of TuningSweep."""
+    return _crd(
+        kind="TuningSweep",
+        plural="tuningsweeps",
+        short="ts",
+        description="A search for the best parameters of a training; each trial is a TrainingJob.",
+        spec=TuningSweepSpec,
+        status=TuningSweepStatus,
+        name_rule=SWEEP_NAME_RULE,
+        columns=SWEEP_COLUMNS,
+    )
+
+
+def all_crds() -> list[dict[str, Any]]:
+    """Every kind of the API."""
+    return [training_job_crd(), tuning_sweep_crd()]
+
+
 def _crd(
-    *, kind: str, plural: str, short: str, description: str, spec: type[Model], status: type[Model]
+    *,
+    kind: str,
+    plural: str,
+    short: str,
+    description: str,
+    spec: type[Model],
+    status: type[Model],
+    name_rule: Rule,
+    columns: tuple[Column, ...],
 ) -> dict[str, Any]:
     schema = {
         "description": description,
@@ -71,7 +117,7 @@ def _crd(
             "spec": structural(spec),
             "status": structural(status) | {"default": UNSEEN},
         },
-        "x-kubernetes-validations": [NAME_RULE.as_schema()],
+        "x-kubernetes-validations": [name_rule.as_schema()],
     }
     version = {
         "name": names.VERSION,
@@ -80,7 +126,7 @@ def _crd(
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
             {"name": name, "type": kind_, "jsonPath": path, "priority": priority, "description": text}
-            for name, kind_, path, priority, text in COLUMNS
+            for name, kind_, path, priority, text in columns
         ],
         "schema": {"openAPIV3Schema": schema},
     }
@@ -108,7 +154,13 @@ def structural(model: type[BaseModel]) -> Schema:
     """A model's structural schema, references resolved and rules added."""
     whole = model.model_json_schema(by_alias=True)
     models = {m.__name__: m for m in _models(model)}
-    return _convert(whole, whole.get("$defs", {}), models, model)
+    schema = _convert(whole, whole.get("$defs", {}), models, model)
+    if transitions := getattr(model, "transitions", ()):  # of the whole object alone: inside another it is part of that
+        schema["x-kubernetes-validations"] = [
+            *schema.get("x-kubernetes-validations", []),
+            *(t.as_schema() for t in transitions),
+        ]
+    return schema
 
 
 def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -167,4 +219,4 @@ def _resolve(
 def _rules(model: type[BaseModel] | None) -> tuple[Rule, ...]:
     if model is None or not issubclass(model, Model):
         return ()
-    return (*model.rules, *getattr(model, "transitions", ()))
+    return model.rules

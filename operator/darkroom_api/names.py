@@ -12,6 +12,13 @@ LABEL_JOB_UID = f"{GROUP}/training-job-uid"  # tells a job apart from an earlier
 LABEL_ATTEMPT = f"{GROUP}/attempt"  # 1, 2, 3, ...
 LABEL_PROFILE = f"{GROUP}/profile"
 ANNOTATION_DIGEST = f"{GROUP}/digest"  # on Jobs: of the spec that the operator asked for
+LABEL_SWEEP = f"{GROUP}/tuning-sweep"  # on a trial, and on a refit: name of the TuningSweep
+LABEL_SWEEP_UID = f"{GROUP}/tuning-sweep-uid"
+LABEL_TRIAL = f"{GROUP}/trial"  # 0, 1, 2, ...; a refit has none
+ANNOTATION_PARAMETERS = f"{GROUP}/parameters"  # on a trial: JSON of names and values
+ANNOTATION_GENERATION = f"{GROUP}/generation"  # on a trial: of CMAES and NSGAII
+ANNOTATION_OBJECTIVE = f"{GROUP}/objective"  # on a trial: the metric whose values by epoch its status keeps
+ANNOTATION_LEAVE = f"{GROUP}/leave"  # on a trial: `Pruned: why` or `SweepEnded: why`; it saves and leaves
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "darkroom"
 LABEL_NAME = "app.kubernetes.io/name"
@@ -84,6 +91,7 @@ REASON_COMPLETED = "Completed"  # the whole schedule ran
 REASON_TARGET_REACHED = "TargetReached"  # the target metric came early
 REASON_BUDGET_SPENT = "BudgetSpent"  # the schedule was bent to end inside the budget
 REASON_PRUNED = "Pruned"  # a sweep had seen enough
+REASON_SWEEP_ENDED = "SweepEnded"  # the sweep was over while the trial ran
 REASON_DISRUPTED = "Disrupted"  # drained, evicted, preempted or lost with its node: free
 REASON_ASKED_TO_LEAVE = "AskedToLeave"  # SIGTERM, left after a checkpoint: free
 REASON_JOB_DELETED = "JobDeleted"  # somebody deleted the attempt's Job: free
@@ -107,3 +115,17 @@ REASON_PRIORITY_NOT_ALLOWED = (
 )
 REASON_REJECTED = "Rejected"  # the API server refused a child object
 REASON_NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of somebody else
+
+# --- Reasons of a TuningSweep, beside those above. ---
+REASON_SEARCHING = "Searching"  # trials run
+REASON_REFITTING = "Refitting"  # the last training runs
+REASON_MAX_TRIALS = "MaxTrialsReached"  # stopping.maxTrials
+REASON_NO_IMPROVEMENT = "NoImprovement"  # stopping.noImprovementTrials
+REASON_SPACE_EXHAUSTED = "SpaceExhausted"  # there is nothing left to try
+REASON_TOO_MANY_FAILED = "TooManyFailedTrials"  # stopping.maxFailedTrials
+REASON_NO_RESULT = "NoTrialSucceeded"  # the search is over, and nothing came of it
+REASON_REFIT_FAILED = "RefitFailed"  # the last training
+# --- Reasons of a trial's record, beside those of TrainingJobs. ---
+REASON_INVALID_PARAMETERS = "InvalidParameters"  # together they make no valid TrainingJob: none was made
+REASON_METRIC_MISSING = "MetricMissing"  # it ended without a value of an objective or a constraint
+REASON_TRIAL_DELETED = "TrialDeleted"  # somebody deleted it

@@ -13,13 +13,23 @@ from typing import Any
 
 from darkroom_operator.core.lease import Timing
 from darkroom_operator.core.training_job.plan import plan
+from darkroom_operator.core.tuning_sweep.plan import plan as plan_sweep
 from darkroom_operator.core.types import Channel
 from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.certificates import Certificates
-from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client, Resource
+from darkroom_operator.shell.client import (
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    TRAINING_JOBS,
+    TUNING_SWEEPS,
+    Client,
+    Resource,
+)
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.lease import Alone, Elector, Leadership
@@ -29,6 +39,7 @@ from darkroom_operator.shell.reconcile import Caches, Reconciler
 from darkroom_operator.shell.reports import Reports
 from darkroom_operator.shell.settings import Settings
 from darkroom_operator.shell.store import Store
+from darkroom_operator.shell.sweeps import SweepReconciler, Trials
 from darkroom_operator.shell.tokens import Tokens
 
 log = logging.getLogger("darkroom")
@@ -46,7 +57,15 @@ async def run(settings: Settings) -> None:
     def enqueue(key: Key) -> None:
         queue.add(key)
 
-    store = Store(enqueue)
+    def job_changed(key: Key) -> None:
+        enqueue(key)
+        trials.changed(key)
+
+    def sweep_changed(key: Key) -> None:
+        sweep_queue.add(key)
+
+    store, sweeps = Store(job_changed), Store(sweep_changed)
+    trials = Trials(store, sweep_changed)
     profiles = Profiles(settings.profiles, store.touch_all, metrics)
     profiles.load()
     caches = Caches(
@@ -67,38 +86,33 @@ async def run(settings: Settings) -> None:
         leads=leadership.leads,
         inbox=inbox,
     )
-    queue: KeyedQueue[Key] = KeyedQueue(reconciler, metrics, workers=settings.workers)
-    reconciler.queue = queue
+    reconciler.queue = queue = KeyedQueue(reconciler, metrics, workers=settings.workers)
+    sweep_queue = _sweep_queue(client, sweeps, store, trials, metrics, leadership, settings)
     activity = watch.StreamActivity(settings.namespaces)
-    _observe(health, metrics, caches, store, activity, leadership)
-    metrics.registry.register(observability.WorkUnderWay(queue.running))
+    _observe(health, metrics, caches, store, sweeps, (queue, sweep_queue), activity, leadership)
     server = await observability.serve(metrics, health, settings.metrics_port)
-    asked, kopf_stop = asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    asked, kopf_stop = _listen_for_the_end(), asyncio.Event()
     parts = {
         "queue": queue.run(),
+        "sweep queue": sweep_queue.run(),
         "profiles": profiles.run(),
-        "resync": watch.resync(client, store, settings),
+        "resync": watch.resync(client, TRAINING_JOBS, store, settings),
+        "sweep resync": watch.resync(client, TUNING_SWEEPS, sweeps, settings),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
     if settings.reports_address:
-        ready = _both(health.ready, leadership.leads)
-        reports = Reports(inbox, Tokens(client), caches, store, profiles, metrics, enqueue=enqueue, ready=ready)
+        ready, tokens = _both(health.ready, leadership.leads), Tokens(client)
+        reports = Reports(inbox, tokens, caches, store, profiles, metrics, enqueue=enqueue, ready=ready)
         parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
-    kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
+    handlers = watch.registry({TRAINING_JOBS: store, TUNING_SWEEPS: sweeps}, endpoint, settings, activity)
+    kopf = watch.run(handlers, settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-
-    def on_leading() -> None:
-        inbox.listening_since = datetime.now(UTC)
-        store.touch_all()
-
-    election = asyncio.create_task(leadership.run(on_leading), name="election")
+    election = asyncio.create_task(leadership.run(_on_leading(inbox, store, sweeps)), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
         await _first_end(asked, {*tasks, election, last})
         log.info("asked to stop; finishing what is under way")
-        await queue.drain(GOODBYE_SECONDS)
+        await asyncio.gather(queue.drain(GOODBYE_SECONDS), sweep_queue.drain(GOODBYE_SECONDS))
     finally:
         await _cancel(tasks)
         await _cancel([election])  # it gives the lease away, and nothing here may write after that
@@ -108,6 +122,42 @@ async def run(settings: Settings) -> None:
         await _cancel([last])
         await client.close()
         await unfenced.close()
+
+
+def _sweep_queue(
+    client: Client,
+    sweeps: Store,
+    jobs: Store,
+    trials: Trials,
+    metrics: observability.Metrics,
+    leadership: Leadership,
+    settings: Settings,
+) -> KeyedQueue[Key]:
+    """The queue of TuningSweeps, with what works on them."""
+    reporter, leads = socket.gethostname(), leadership.leads
+    searcher = SweepReconciler(client, sweeps, jobs, trials, metrics, plan=plan_sweep, reporter=reporter, leads=leads)
+    name = observability.TUNING_SWEEPS
+    searcher.queue = KeyedQueue(searcher, metrics, workers=settings.workers, name=name)
+    return searcher.queue
+
+
+def _listen_for_the_end() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    return asked
+
+
+def _on_leading(inbox: Inbox, *stores: Store) -> Callable[[], None]:
+    """Look at everything; reports went elsewhere until now."""
+
+    def look() -> None:
+        inbox.listening_since = datetime.now(UTC)
+        for store in stores:
+            store.touch_all()
+
+    return look
 
 
 def _both(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
@@ -149,17 +199,22 @@ def _observe(
     metrics: observability.Metrics,
     caches: Caches,
     store: Store,
+    sweeps: Store,
+    queues: tuple[KeyedQueue[Key], ...],
     activity: watch.StreamActivity,
     leadership: Leadership,
 ) -> None:
     for name, heard in activity.streams().items():
         health.watch_stream(name, heard)
     health.wait_for(store.synced.is_set)
+    health.wait_for(sweeps.synced.is_set)
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
+    metrics.registry.register(observability.WorkUnderWay({queue.name: queue.running for queue in queues}))
     # by the leader alone, so that a sum over all replicas counts each job once
     metrics.registry.register(observability.JobStates(lambda: store.bodies() if leadership.leads() else []))
+    metrics.registry.register(observability.SweepStates(lambda: sweeps.bodies() if leadership.leads() else []))
     metrics.registry.register(observability.LeaderStatus(leadership.leads))
     metrics.registry.register(observability.StreamAges(health.ages))
 

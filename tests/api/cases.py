@@ -736,9 +736,14 @@ SAMPLES = Path(__file__).resolve().parents[2] / "deploy/samples"
 
 def samples() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every TrainingJob in the samples, with the name of its file."""
+    yield from samples_of("TrainingJob")
+
+
+def samples_of(kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of a kind in the samples, with the name of its file."""
     for file in sorted(SAMPLES.glob("*.yaml")):
         for body in yaml.safe_load_all(file.read_text()):
-            if body and body["kind"] == "TrainingJob":
+            if body and body["kind"] == kind:
                 yield file.name, body
 
 
@@ -842,6 +847,7 @@ STATUS: dict[str, Any] = {
         "metrics": [{"name": "val/top1", "value": "0.91"}],
     },
     "best": {"metric": "val/top1", "value": "0.91", "epoch": 1},
+    "curve": [{"epoch": 1, "value": "0.91"}],
     "time": dict.fromkeys(SCHEMA["status"]["properties"]["time"]["properties"], "1.5"),
     "goodput": "0.63",
     "nodeHours": "2.0000",

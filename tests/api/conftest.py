@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from darkroom_api.crd import training_job_crd
+from darkroom_api.crd import all_crds
 from localcluster import Cluster
-from tests.api.server import JOBS, Server
+from tests.api.server import COLLECTIONS, Server
 from tests.kube import Kube, eventually
 
 
@@ -23,8 +23,10 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def server(cluster: Cluster) -> Iterator[Server]:
-    """A connection, once the CRD is served."""
+    """A connection, once the CRDs are served."""
     with contextlib.closing(Server(Kube(cluster.kubeconfig))) as server:
-        cluster.kubectl("apply", "-f", "-", input=json.dumps(training_job_crd()))
-        eventually(lambda: server.call("GET", JOBS).accepted, what="trainingjobs are served")
+        crds = {"apiVersion": "v1", "kind": "List", "items": all_crds()}
+        cluster.kubectl("apply", "-f", "-", input=json.dumps(crds))
+        for kind, path in COLLECTIONS.items():
+            eventually(lambda path=path: server.call("GET", path).accepted, what=f"{kind} is served")
         yield server

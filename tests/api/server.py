@@ -1,4 +1,4 @@
-"""TrainingJobs sent to an API server over one connection."""
+"""TrainingJobs and TuningSweeps sent to an API server over one connection."""
 
 import contextlib
 import http.client
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom_api.crd import training_job_crd
 from tests.kube import Kube
 
-JOBS = "/apis/darkroom.dev/v1alpha1/namespaces/default/trainingjobs"
+NAMESPACE = "/apis/darkroom.dev/v1alpha1/namespaces/default"
+JOBS, SWEEPS = f"{NAMESPACE}/trainingjobs", f"{NAMESPACE}/tuningsweeps"
+COLLECTIONS = {"TrainingJob": JOBS, "TuningSweep": SWEEPS}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -44,6 +45,10 @@ def _without_value(message: str, field: str) -> str:
     return message[at:] if at >= 0 else message
 
 
+def _path(body: dict[str, Any]) -> str:
+    return f"{COLLECTIONS[body['kind']]}/{body['metadata']['name']}"
+
+
 class Server:
     """The API server over one connection that stays open: a thousand requests in a few seconds."""
 
@@ -60,32 +65,32 @@ class Server:
         return Answer(response.status, content, response.headers.get_all("Warning", []))
 
     def create(self, body: dict[str, Any], *, validation: str = "Strict") -> Answer:
-        """Try to create a TrainingJob, with the field validation that kubectl asks for."""
-        return self.call("POST", f"{JOBS}?fieldValidation={validation}&dryRun=All", body)
+        """Try to create an object, with the field validation that kubectl asks for."""
+        return self.call("POST", f"{COLLECTIONS[body['kind']]}?fieldValidation={validation}&dryRun=All", body)
 
     @contextlib.contextmanager
     def existing(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """A TrainingJob that exists for a while; yields it with what a replacement must say of it."""
-        created = self.call("POST", f"{JOBS}?fieldValidation=Strict", body)
+        """An object that exists for a while; yields it with what a replacement must say of it."""
+        created = self.call("POST", f"{COLLECTIONS[body['kind']]}?fieldValidation=Strict", body)
         assert created.accepted, created.body
         try:
             version = created.body["metadata"]["resourceVersion"]
             yield body | {"metadata": body["metadata"] | {"resourceVersion": version}}
         finally:
-            self.call("DELETE", f"{JOBS}/{body['metadata']['name']}")
+            self.call("DELETE", _path(body))
 
     def replace(self, body: dict[str, Any]) -> Answer:
-        """Try to replace a TrainingJob."""
-        return self.call("PUT", f"{JOBS}/{body['metadata']['name']}?fieldValidation=Strict&dryRun=All", body)
+        """Try to replace an object."""
+        return self.call("PUT", f"{_path(body)}?fieldValidation=Strict&dryRun=All", body)
 
     def replace_status(self, body: dict[str, Any], *, dry: bool = True) -> Answer:
-        """Replace the status of a TrainingJob, or only try."""
+        """Replace the status of an object, or only try."""
         query = "?fieldValidation=Strict" + ("&dryRun=All" if dry else "")
-        return self.call("PUT", f"{JOBS}/{body['metadata']['name']}/status{query}", body)
+        return self.call("PUT", f"{_path(body)}/status{query}", body)
 
-    def crd(self) -> dict[str, Any]:
-        """The CustomResourceDefinition as the API server keeps it."""
-        return self.call("GET", f"{CRDS}/{training_job_crd()['metadata']['name']}").body
+    def crd(self, name: str = "trainingjobs.darkroom.dev") -> dict[str, Any]:
+        """A CustomResourceDefinition as the API server keeps it."""
+        return self.call("GET", f"{CRDS}/{name}").body
 
     def close(self) -> None:
         self._connection.close()

@@ -42,7 +42,11 @@ def test_each_is_fired_in_a_test():
 def test_its_metrics_are_the_operators(rule):
     metrics = Metrics()
     body = {"metadata": {"namespace": "a", "name": "b"}, "spec": {}}
-    for collector in (JobStates(lambda: [body]), StreamAges(lambda: {"pods": 1.0}), WorkUnderWay(lambda: [1.0])):
+    for collector in (
+        JobStates(lambda: [body]),
+        StreamAges(lambda: {"pods": 1.0}),
+        WorkUnderWay({"trainingjobs": lambda: [1.0]}),
+    ):
         metrics.registry.register(collector)
     told = set(re.findall(r"^# HELP (\S+)", generate_latest(metrics.registry).decode(), re.M))
     used = set(re.findall(r"\b(?:darkroom|workqueue)_\w+", rule["expr"]))

@@ -13,13 +13,14 @@ from tests.kube import eventually
 pytestmark = pytest.mark.cluster
 SAMPLES = sorted((ROOT / "deploy/samples").glob("*.yaml"))
 CRD = "trainingjobs.darkroom.dev"
+CRDS = (CRD, "tuningsweeps.darkroom.dev")
 
 
 @pytest.fixture(scope="module")
 def crd(cluster: Cluster) -> str:
     """The CRD as deploy/crds/ has it, before and beside any release."""
     cluster.kubectl("apply", "--server-side", "--filename", str(ROOT / "deploy/crds"))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS), "--timeout=30s")
     return CRD
 
 
@@ -63,7 +64,7 @@ def test_install_yaml_is_accepted(cluster: Cluster) -> None:
     everything_but_the_crd = "app.kubernetes.io/component!=crd"
     cluster.kubectl("delete", "--filename", str(ROOT / "deploy/install.yaml"), "--selector", everything_but_the_crd)
     assert CRD in cluster.kubectl("get", "crd", "-o", "name")
-    cluster.kubectl("delete", "crd", CRD)
+    cluster.kubectl("delete", "crd", *CRDS)
 
 
 def test_helm_takes_over_what_kubectl_installed(cluster: Cluster, helm: Helm) -> None:
@@ -72,7 +73,7 @@ def test_helm_takes_over_what_kubectl_installed(cluster: Cluster, helm: Helm) ->
     helm.run("upgrade", "--install", "darkroom", CHART, *take_over)
     helm.run("uninstall", "darkroom", "--namespace", "darkroom-system")
     assert "darkroom" not in cluster.kubectl("--namespace", "darkroom-system", "get", "deployments", "-o", "name")
-    cluster.kubectl("delete", "crd", CRD)
+    cluster.kubectl("delete", "crd", *CRDS)
     cluster.kubectl("delete", "namespace", "darkroom-system", "--wait=false")
 
 
@@ -118,5 +119,5 @@ def check_rights(cluster: Cluster, account: str) -> None:
     assert may("create", "jobs.batch") and may("patch", "trainingjobs.darkroom.dev/status")
     assert not any(may(verb, "secrets") for verb in ("get", "list", "watch", "create"))
     assert not any(may(verb, "pods") for verb in ("create", "delete", "patch"))
-    assert not may("patch", "trainingjobs.darkroom.dev") and not may("create", "trainingjobs.darkroom.dev")
+    assert not may("update", "trainingjobs.darkroom.dev") and not may("create", "tuningsweeps.darkroom.dev")
     assert not may("list", "customresourcedefinitions.apiextensions.k8s.io") and not may("list", "namespaces")

@@ -29,7 +29,7 @@ def kube(cluster: Cluster, helm: Helm, tmp_path_factory: pytest.TempPathFactory)
     values.write_text(yaml.safe_dump({"admissionPolicy": policy, "crds": {"keep": False}}))
     release = ("darkroom", CHART, "--namespace", SYSTEM, "--create-namespace", "--values", values)
     helm.run("install", *release, "--take-ownership")
-    cluster.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.darkroom.dev", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Established", *CRDS, "--timeout=30s")
     kube = Kube(cluster.kubeconfig)
     for name in ("team", "other"):
         kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -40,19 +40,23 @@ def kube(cluster: Cluster, helm: Helm, tmp_path_factory: pytest.TempPathFactory)
             lambda: create(kube, job(), OPERATOR),
             lambda: create(kube, job(hostNetwork=True, ownerReferences=[owner()]), OPERATOR),
             lambda: create(kube, training_job(), "admin-without-profiles"),
+            lambda: create(kube, tuning_sweep(), "admin-without-profiles"),
+            lambda: create(kube, training_job(), OPERATOR),
             lambda: kube.request("PATCH", f"{kube.path('TrainingJob', 'team', 'kept')}/status", {}, kind=MERGE),
         ]
         return all("policies/" in refusal(probe) or "denied" in refusal(probe) for probe in probes)
 
     eventually(lambda: create(kube, training_job(name="kept"), dry=False), within=30, what="the CRD is served")
+    create(kube, tuning_sweep(name="kept"), dry=False)
     bind(kube, "admin-without-profiles", "edit")
     eventually(in_force, within=30, what="policies in force")
     yield kube
     helm.run("uninstall", "darkroom", "--namespace", SYSTEM)
     cluster.kubectl("delete", "namespace", "team", "other", "--wait=false")
-    cluster.kubectl("wait", "--for=delete", "crd/trainingjobs.darkroom.dev", "--timeout=60s")
+    cluster.kubectl("wait", "--for=delete", *CRDS, "--timeout=60s")
 
 
+CRDS = ("crd/trainingjobs.darkroom.dev", "crd/tuningsweeps.darkroom.dev")
 MERGE = "application/merge-patch+json"
 
 
@@ -61,10 +65,21 @@ def training_job(name: str = "flowers", profile: str = "default", **spec: Any) -
     return head | {"spec": {"container": {"image": "x"}, "profile": profile} | spec}
 
 
-def owner() -> dict[str, Any]:
+def tuning_sweep(name: str = "search", profile: str = "default") -> dict[str, Any]:
+    head = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TuningSweep", "metadata": {"name": name}}
+    spec = {
+        "objectives": [{"metric": "val/top1"}],
+        "parameters": [{"name": "lr", "env": "LR", "double": {"min": "0", "max": "1"}}],
+        "stopping": {"maxTrials": 2},
+        "trialTemplate": {"spec": {"container": {"image": "x"}, "profile": profile}},
+    }
+    return head | {"spec": spec}
+
+
+def owner(kind: str = "TrainingJob") -> dict[str, Any]:
     return {
         "apiVersion": "darkroom.dev/v1alpha1",
-        "kind": "TrainingJob",
+        "kind": kind,
         "name": "kept",
         "uid": "0",
         "controller": True,
@@ -142,6 +157,23 @@ def test_nobody_but_the_operator_writes_a_status(kube):
     lie = {"status": {"state": "Complete"}}
     assert "only the operator writes the status" in refusal(lambda: kube.request("PATCH", path, lie, kind=MERGE))
     assert refusal(lambda: kube.request("PATCH", f"{path}?dryRun=All", lie, kind=MERGE, user=OPERATOR)) == ""
+
+
+def test_nobody_but_the_operator_writes_the_status_of_a_sweep(kube):
+    path = f"{kube.path('TuningSweep', 'team', 'kept')}/status"
+    lie = {"status": {"state": "Complete"}}
+    assert "only the operator writes the status" in refusal(lambda: kube.request("PATCH", path, lie, kind=MERGE))
+    assert refusal(lambda: kube.request("PATCH", f"{path}?dryRun=All", lie, kind=MERGE, user=OPERATOR)) == ""
+
+
+def test_the_operator_makes_and_changes_trials_and_no_other_training_jobs(kube):
+    trial = training_job(name="kept-00000")
+    assert "trials of TuningSweeps" in refusal(lambda: create(kube, trial, OPERATOR))
+    trial["metadata"]["ownerReferences"] = [owner("TuningSweep")]
+    assert refusal(lambda: create(kube, trial, OPERATOR)) == ""
+    path = f"{kube.path('TrainingJob', 'team', 'kept')}?dryRun=All"
+    change = {"metadata": {"ownerReferences": [owner("TuningSweep")]}, "spec": {"suspend": True}}
+    assert "trials of TuningSweeps" in refusal(lambda: kube.request("PATCH", path, change, kind=MERGE, user=OPERATOR))
 
 
 def test_the_operators_own_objects_pass(kube):
@@ -226,17 +258,21 @@ def test_a_profile_is_for_those_who_may_use_it(kube):
     assert "ann may not use profile a100 in namespace team" in no
     assert "ann may not use profile default" in refusal(lambda: create(kube, training_job(), "ann"))
     assert refusal(lambda: create(kube, training_job())) == ""  # administrators may do anything
+    assert refusal(lambda: create(kube, tuning_sweep(profile="gpu"), "ann")) == ""
+    no = refusal(lambda: create(kube, tuning_sweep(profile="a100"), "ann"))
+    assert "ann may not use profile a100 in namespace team" in no
 
 
 def test_who_may_not_create_jobs_creates_no_training_jobs(kube):
-    rights = {"apiGroups": ["darkroom.dev"], "resources": ["trainingjobs", "profiles"], "verbs": ["create", "use"]}
-    rule(kube, "only-training-jobs", **rights)
+    resources = ["trainingjobs", "tuningsweeps", "profiles"]
+    rule(kube, "only-training-jobs", apiGroups=["darkroom.dev"], resources=resources, verbs=["create", "use"])
     bind(kube, "bob", "only-training-jobs")
 
     def told() -> str:
         return refusal(lambda: create(kube, training_job(), "bob"))
 
     eventually(lambda: "bob may not create Jobs in namespace team" in told(), what="refused for the Jobs")
+    assert "bob may not create Jobs in namespace team" in refusal(lambda: create(kube, tuning_sweep(), "bob"))
     rule(kube, "jobs-too", apiGroups=["batch"], resources=["jobs"], verbs=["create"])
     bind(kube, "bob", "jobs-too")
     eventually(lambda: told() == "", what="bob may create both")
@@ -252,11 +288,11 @@ def test_the_policies_compile_without_a_warning(cluster: Cluster, kube: Kube):
     eventually(
         lambda: all(p.get("status", {}).get("observedGeneration") for p in policies()), within=60, what="types checked"
     )
-    assert len(policies()) == 5
+    assert len(policies()) == 7
     assert [p["status"] for p in policies() if p["status"].get("typeChecking", {}).get("expressionWarnings")] == []
 
 
 def test_the_manifest_for_kubectl_has_them_too() -> None:
-    """The four that are on by default."""
+    """The five that are on by default."""
     kinds = [obj["kind"] for obj in yaml.safe_load_all((ROOT / "deploy/install.yaml").read_text())]
-    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 4
+    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 5

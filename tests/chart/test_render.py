@@ -14,9 +14,12 @@ from tests.chart.conftest import CHART, NAMESPACE, Helm, Object, Render, only
 from tests.chart.values import EVERYTHING, PROFILE
 
 ALLOWED = {
-    ("darkroom.dev", "trainingjobs"): {"get", "list", "watch", "delete"},
+    ("darkroom.dev", "trainingjobs"): {"get", "list", "watch", "create", "patch", "delete"},
     ("darkroom.dev", "trainingjobs/status"): {"patch"},
     ("darkroom.dev", "trainingjobs/finalizers"): {"update"},
+    ("darkroom.dev", "tuningsweeps"): {"get", "list", "watch"},
+    ("darkroom.dev", "tuningsweeps/status"): {"patch"},
+    ("darkroom.dev", "tuningsweeps/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
     ("", "services"): {"get", "list", "watch", "create", "patch"},
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
@@ -269,8 +272,10 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_crds_are_kept(render: Render, keep: bool) -> None:
-    metadata = only(render(crds={"keep": keep}), "CustomResourceDefinition")["metadata"]
-    assert metadata.get("annotations") == ({"helm.sh/resource-policy": "keep"} if keep else None)
+    crds = [obj for obj in render(crds={"keep": keep}) if obj["kind"] == "CustomResourceDefinition"]
+    assert [crd["spec"]["names"]["kind"] for crd in crds] == ["TrainingJob", "TuningSweep"]
+    for crd in crds:
+        assert crd["metadata"].get("annotations") == ({"helm.sh/resource-policy": "keep"} if keep else None)
 
 
 def test_crds_can_be_left_out(render: Render) -> None:

@@ -10,9 +10,8 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
-from tests.kube import Kube, eventually
+from tests.kube import Kube, eventually, install_crds
 from tests.operator_process import OperatorProcess, free_port
 
 PROFILES = """
@@ -56,18 +55,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Kube:
-    """A client, with the CRD installed."""
+    """A client, with the CRDs installed."""
     kube = Kube(cluster.kubeconfig)
-    crd = training_job_crd()
-    if kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) is None:
-        kube.create(crd)
-
-    def established() -> bool:
-        found = kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) or {}
-        conditions = found.get("status", {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    eventually(established, what="CRD established")
+    install_crds(kube)
     return kube
 
 

@@ -1,12 +1,17 @@
 """The operator is killed with SIGKILL after every single write of a job's life, and started again: the same end, once."""
 
 import itertools
+import json
 from typing import Any
 
 import pytest
 
 from darkroom_api.report import Reason, TerminationMessage
+from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
+from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
+from darkroom_operator.core.tuning_sweep.suggest import suggest
 from tests.controlplane.conftest import PROFILES, Flowers
+from tests.controlplane.sweeps import Search
 from tests.kube import eventually
 from tests.operator_process import OperatorProcess
 from tests.write_counter import WriteCounter
@@ -121,3 +126,37 @@ def test_two_operators_at_once_make_one_of_everything(stage, kube, namespace):
     status = live(Flowers(kube, namespace, restart={"maxRestarts": 1, "backoffSeconds": 1}), operator)
     assert (status["restarts"], len(status["attempts"])) == (1, 2)
     assert len(kube.list("Job", namespace)) == 2
+
+
+KILLED_AFTER = frozenset({1, 2, 4, 8, 13, 21})
+"""Writes of a sweep's life: its trials, their Jobs, every status."""
+
+
+def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(cluster, kube, namespace, tmp_path):
+    """No trial is made twice, none is lost, and each tries what it would have tried without a single kill."""
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text(PROFILES)
+    holder: list[OperatorProcess] = []
+    counter = WriteCounter(kube, lambda n: holder[0].kill() if n in KILLED_AFTER else None)
+    kubeconfig = counter.kubeconfig(tmp_path / "kubeconfig")
+    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
+    holder.append(operator)
+    operator.start(ready=False)
+
+    def keep_alive() -> None:
+        if operator.process is None or operator.process.poll() is not None:
+            operator.start(ready=False)
+
+    try:
+        sweep = Search(kube, namespace, parallelism=1, algorithm={"name": "TPE", "seed": 7, "startupTrials": 2})
+        sweep.play(lambda: sweep.status.get("finished"), within=240, tick=keep_alive)
+    finally:
+        operator.kill()
+        counter.close()
+    assert operator.starts > 5
+    assert sorted(sweep.trials()) == [f"search-{number:05d}" for number in range(4)]
+    assert [row["result"] for row in sweep.status["ledger"]] == ["Succeeded"] * 4
+    spec = TuningSweepSpec.model_validate_json(json.dumps(sweep.body["spec"]))
+    rows = [TrialRecord.model_validate(row) for row in sweep.status["ledger"]]
+    undisturbed = [suggest(spec, "7", number, rows[:number], []) for number in range(4)]
+    assert [row.parameters for row in rows] == [suggestion.parameters for suggestion in undisturbed if suggestion]

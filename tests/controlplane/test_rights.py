@@ -1,5 +1,6 @@
 """The operator's rights, verb by verb: what the chart grants is what the operator asked for in the tests of this folder."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 
 from localcluster import Cluster
 from tests.controlplane.conftest import ACCOUNT, Flowers
+from tests.controlplane.sweeps import Search
 from tests.kube import Refused, eventually
 
 pytestmark = pytest.mark.cluster
 Right = tuple[str, str, str]
 """API group, resource, verb."""
 FINALIZERS = ("darkroom.dev", "trainingjobs/finalizers", "update")
+SWEEP_FINALIZERS = ("darkroom.dev", "tuningsweeps/finalizers", "update")
 
 
 def granted(roles: Iterable[dict[str, Any]]) -> set[Right]:
@@ -97,6 +100,20 @@ def test_a_status_that_was_computed_from_an_old_object_is_not_stored(flowers, cl
     job.reaches("Running")
 
 
+def test_a_sweep_is_read_anew_after_a_conflict(cluster, kube, operator, namespace):
+    """Somebody edits it all the time, until a status of the operator meets an edit that it has not seen."""
+    sweep = Search(kube, namespace, suspend=True)
+    numbers = itertools.count()
+
+    def read_anew() -> bool:
+        labels = {"metadata": {"labels": {"edit": str(next(numbers))}}}
+        kube.merge("TuningSweep", namespace, "search", labels)
+        sweep.edit(suspend=next(numbers) % 4 < 2)
+        return ("darkroom.dev", "tuningsweeps", "get") in [question for question, _ in asked(cluster)]
+
+    eventually(read_anew, within=60, what="a conflict")
+
+
 def test_blocking_the_owners_deletion_needs_the_right_to_its_finalizers(cluster, kube, rights, flowers, namespace):
     """OpenShift asks for it inside the admission of every child; the audit log cannot show that, so it is taken away here."""
     owner = flowers(suspend=True)
@@ -133,5 +150,5 @@ def test_nothing_was_forbidden(cluster):
 
 def test_every_right_was_used(the_whole_folder_ran, cluster, rights):
     """FINALIZERS is the one that admission asks for, as the test above shows."""
-    never = granted(rights) - {question for question, _ in asked(cluster)} - {FINALIZERS}
+    never = granted(rights) - {question for question, _ in asked(cluster)} - {FINALIZERS, SWEEP_FINALIZERS}
     assert never == set(), "rights that the chart grants and the operator never asks for"

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from darkroom_api.crd import training_job_crd
 from localcluster import Cluster
-from tests.kube import Kube, eventually
+from tests.kube import Kube, eventually, install_crds
 from tests.shell.faults import FaultyProxy
 
 _numbers = itertools.count(1)
@@ -25,18 +24,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Kube:
-    """A client that goes straight to the API server, once the CRD is served."""
+    """A client that goes straight to the API server, once the CRDs are served."""
     kube = Kube(cluster.kubeconfig)
-    crd = training_job_crd()
-    if kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) is None:
-        kube.create(crd)
-
-    def served() -> bool:
-        found = kube.get("CustomResourceDefinition", None, crd["metadata"]["name"]) or {}
-        conditions = found.get("status", {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    eventually(served, what="CRD established")
+    install_crds(kube)
     return kube
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from darkroom_api import names
 from darkroom_operator.shell import watch
+from darkroom_operator.shell.client import TRAINING_JOBS, TUNING_SWEEPS
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.metrics import Health
 from darkroom_operator.shell.settings import Settings
@@ -210,11 +211,12 @@ def test_a_watcher_that_kopf_lost_turns_health_red(kube, namespace, proxy):
         loop = asyncio.get_running_loop()
         endpoint = Endpoint(proxy.url, None, lambda: None)
         settings = Settings(namespaces=(namespace,), watch_seconds=2.0)
-        store, stop = Store(lambda _: None), asyncio.Event()
+        stop = asyncio.Event()
+        stores = {TRAINING_JOBS: Store(lambda _: None), TUNING_SWEEPS: Store(lambda _: None)}
         activity, health = watch.StreamActivity(settings.namespaces), Health(6.0)
         for name, heard in activity.streams().items():
             health.watch_stream(name, heard)
-        handlers = watch.registry(store, endpoint, settings, activity)
+        handlers = watch.registry(stores, endpoint, settings, activity)
         kopf = asyncio.create_task(watch.run(handlers, settings, stop, stop.set))
         await asyncio.sleep(8.0)
         assert health.dead() == []

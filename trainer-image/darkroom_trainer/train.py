@@ -245,7 +245,7 @@ class Run:
         rate = self.tempo.throughput.images_per_second
         left = self.tempo.eta(step, self.pace.end, self.progress.evaluated)
         metrics = {"train/loss": loss}
-        message.step, message.steps, message.epoch = step, self.pace.end, plan.epochs_done(step)
+        message.step, message.steps, message.epoch = step, self.pace.end, self.progress.evaluated
         message.images_per_second = decimal(rate) if rate else None
         message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
         self.report.keep_metrics(metrics)
@@ -276,6 +276,7 @@ class Run:
         if metrics is None:
             return False
         progress.evaluated, self.evaluated_step = self.plan.epochs_done(progress.step), progress.step
+        self.host.message.epoch = progress.evaluated
         value = metrics[self.task.best_metric]
         better = progress.best is None or value > progress.best.value or math.isnan(progress.best.value)
         if better:

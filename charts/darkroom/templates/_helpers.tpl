@@ -45,12 +45,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "darkroom.rules" -}}
 - apiGroups: [darkroom.dev]
   resources: [trainingjobs]
-  verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
+  verbs: [get, list, watch, create, patch, delete] # trials of TuningSweeps; delete: ttlSecondsAfterFinished
 - apiGroups: [darkroom.dev]
-  resources: [trainingjobs/status]
+  resources: [tuningsweeps]
+  verbs: [get, list, watch]
+- apiGroups: [darkroom.dev]
+  resources: [trainingjobs/status, tuningsweeps/status]
   verbs: [patch]
 - apiGroups: [darkroom.dev]
-  resources: [trainingjobs/finalizers] # children block their owner's deletion, which OpenShift asks this right for
+  resources: [trainingjobs/finalizers, tuningsweeps/finalizers] # children block their owner's deletion, which OpenShift asks this right for
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
@@ -71,9 +74,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Names of the admission policies, each of which needs a binding. */}}
 {{- define "darkroom.policies" -}}
-{{- $policies := list "status" "children" "pods" "deletion" -}}
+{{- $policies := list "status" "children" "trials" "pods" "deletion" -}}
 {{- if or .Values.admissionPolicy.requireProfileUse .Values.admissionPolicy.requireCreateJobs -}}
-{{- $policies = append $policies "users" -}}
+{{- $policies = concat $policies (list "users" "sweep-users") -}}
 {{- end -}}
 {{- toJson $policies -}}
 {{- end -}}

@@ -336,16 +336,16 @@ def immutable_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     return [
         rule.message
         for field, rule in zip(_SHAPE, TrainingJobSpec.transitions, strict=True)
-        if _comparable(old.get(field)) != _comparable(new.get(field))
+        if comparable(old.get(field)) != comparable(new.get(field))
     ]
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """As CEL compares: lists of objects (env, mounts) are maps by a key, so their order says nothing."""
     if isinstance(value, Mapping):
-        return {key: _comparable(inner) for key, inner in value.items()}
+        return {key: comparable(inner) for key, inner in value.items()}
     if isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        return sorted((_comparable(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True))
+        return sorted((comparable(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True))
     return value
 
 

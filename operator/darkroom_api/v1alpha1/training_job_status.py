@@ -150,6 +150,13 @@ class Resolved(Model):
     num_proc_per_node: Annotated[int | None, Field(description="Processes per pod.")] = None
 
 
+class Point(Model):
+    """A metric at the end of an epoch."""
+
+    epoch: Annotated[int, Field(ge=1, description="Epochs finished.")]
+    value: Annotated[str, Field(max_length=24, description="Value as a decimal string.")]
+
+
 class TrainingJobStatus(Model):
     """What happened so far. Written by the operator only."""
 
@@ -192,6 +199,14 @@ class TrainingJobStatus(Model):
     attempts: Annotated[list[Attempt] | None, Field(max_length=10, description="The last ten attempts.")] = None
     progress: Annotated[Progress | None, Field(description="How far the training is, as the trainer last said.")] = None
     best: Annotated[Best | None, Field(description="Best value of the metric that the model is chosen by.")] = None
+    curve: Annotated[
+        list[Point] | None,
+        Field(
+            max_length=200,
+            description="Of a sweep's trial: the objective by epoch. Beyond 200 epochs only every second is kept, beyond 400 "
+            "every fourth, and so on.",
+        ),
+    ] = None
     time: Annotated[TimeSpent | None, Field(description="Where the time went, known at the end of each attempt.")] = (
         None
     )

@@ -44,10 +44,20 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to do about one TrainingJob, in this order: apply, create, delete, status, events.
+class Patch:
+    """A merge patch of an object; the UID is a precondition, so that a namesake is never hit."""
 
-    create: objects that are made once and then left alone (Jobs): "already exists" is success if it is owned by us.
+    kind: str  # TrainingJob
+    name: str
+    uid: str
+    change: Body
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about one TrainingJob or TuningSweep, in this order: apply, create, patch, delete, status, events.
+
+    create: objects that are made once and then left alone (Jobs, trials): "already exists" is success if it is owned by us.
     apply: objects kept as desired by server-side apply (Services, NetworkPolicies).
     status: the whole desired status; the shell writes it only when it differs.
     requeue_after: seconds until time alone changes the plan.
@@ -55,6 +65,7 @@ class Plan:
 
     create: tuple[Body, ...] = ()
     apply: tuple[Body, ...] = ()
+    patch: tuple[Patch, ...] = ()
     delete: tuple[Delete, ...] = ()
     status: Body | None = None
     events: tuple[Event, ...] = ()

@@ -35,6 +35,7 @@ class Resource:
 
 
 TRAINING_JOBS = Resource(f"/apis/{names.API_VERSION}", "trainingjobs", "TrainingJob")
+TUNING_SWEEPS = Resource(f"/apis/{names.API_VERSION}", "tuningsweeps", "TuningSweep")
 JOBS = Resource("/apis/batch/v1", "jobs", "Job")
 PODS = Resource("/api/v1", "pods", "Pod")
 SERVICES = Resource("/api/v1", "services", "Service")

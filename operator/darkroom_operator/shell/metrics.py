@@ -4,6 +4,7 @@ import platform
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
@@ -22,9 +23,21 @@ from prometheus_client.registry import Collector
 from darkroom_operator.core import accounting
 from darkroom_operator.core.types import Body
 
-QUEUE = "trainingjobs"
+TRAINING_JOBS, TUNING_SWEEPS = "trainingjobs", "tuningsweeps"
+"""Names of the queues."""
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+
+
+@dataclass(frozen=True)
+class QueueMetrics:
+    """What client-go counts of a work queue."""
+
+    depth: Gauge
+    adds: Counter
+    retries: Counter
+    wait: Histogram
+    work: Histogram
 
 
 class Metrics:
@@ -33,13 +46,11 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         here = self.registry
-        self.queue_depth = Gauge("workqueue_depth", "Keys that wait", ["name"], registry=here).labels(QUEUE)
-        self.queue_adds = Counter("workqueue_adds", "Keys added", ["name"], registry=here).labels(QUEUE)
-        self.queue_retries = Counter("workqueue_retries", "Keys retried", ["name"], registry=here).labels(QUEUE)
-        wait = Histogram("workqueue_queue_duration_seconds", "Wait of a key", ["name"], buckets=_BUCKETS, registry=here)
-        self.queue_wait = wait.labels(QUEUE)
-        work = Histogram("workqueue_work_duration_seconds", "Work on a key", ["name"], buckets=_BUCKETS, registry=here)
-        self.queue_work = work.labels(QUEUE)
+        self._depth = Gauge("workqueue_depth", "Keys that wait", ["name"], registry=here)
+        self._adds = Counter("workqueue_adds", "Keys added", ["name"], registry=here)
+        self._retries = Counter("workqueue_retries", "Keys retried", ["name"], registry=here)
+        self._wait = _histogram("workqueue_queue_duration_seconds", "Wait of a key", here)
+        self._work = _histogram("workqueue_work_duration_seconds", "Work on a key", here)
         self.reconciles = Counter("darkroom_reconcile", "Reconciles by result", ["result"], registry=here)
         self.reconcile_seconds = Histogram(
             "darkroom_reconcile_duration_seconds", "One reconcile", buckets=_BUCKETS, registry=here
@@ -61,6 +72,21 @@ class Metrics:
             ["namespace", "profile", "result", "reason"],
             registry=self.registry,
         )
+        self.trials = Counter(
+            "darkroom_trials", "Trials of sweeps that ended", ["namespace", "algorithm", "result"], registry=here
+        )
+        self.trial_hours = Counter(
+            "darkroom_trial_accelerator_hours",
+            "Accelerator-hours of those",
+            ["namespace", "algorithm", "result"],
+            registry=here,
+        )
+        self.sweeps_finished = Counter(
+            "darkroom_tuningsweeps_finished",
+            "TuningSweeps that ended",
+            ["namespace", "result", "reason"],
+            registry=here,
+        )
         self.reports = Counter(
             "darkroom_live_reports", "Live reports of training pods, by what became of them", ["result"], registry=here
         )
@@ -78,6 +104,16 @@ class Metrics:
         self.profiles_loaded = Gauge("darkroom_profiles_loaded", "Profiles in force", registry=self.registry)
         self.profiles_ok = Gauge(
             "darkroom_profiles_last_reload_successful", "1: the profiles file is in force", registry=self.registry
+        )
+
+    def queue(self, name: str) -> QueueMetrics:
+        """Of the work queue of that name."""
+        return QueueMetrics(
+            depth=self._depth.labels(name),
+            adds=self._adds.labels(name),
+            retries=self._retries.labels(name),
+            wait=self._wait.labels(name),
+            work=self._work.labels(name),
         )
 
     def _of_place(self, name: str, text: str, *labels: str) -> Counter:
@@ -107,6 +143,24 @@ class Metrics:
         for bucket, seconds in more.seconds.items():
             self.time.labels(*place, bucket).inc(seconds)
 
+    def count_trials(self, body: Body, old: Body, new: Body) -> None:
+        """Told when a sweep's status has been stored: trials and sweeps that it ends are counted once."""
+        namespace = body["metadata"]["namespace"]
+        algorithm = body["spec"].get("algorithm", {}).get("name", "Auto")
+        known = {row["number"] for row in old.get("ledger", [])}
+        for row in new.get("ledger", []):
+            if row["number"] not in known:
+                labels = (namespace, algorithm, row["result"])
+                self.trials.labels(*labels).inc()
+                self.trial_hours.labels(*labels).inc(float(row.get("gpuHours", 0)))
+        if new.get("finished") and not old.get("finished"):
+            reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
+            self.sweeps_finished.labels(namespace, new["state"], reason).inc()
+
+
+def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, text, ["name"], buckets=_BUCKETS, registry=registry)
+
 
 def _version_of(distribution: str) -> str:
     try:
@@ -124,26 +178,29 @@ class LeaderStatus(Collector):
     def collect(self) -> Iterator[Metric]:
         """One gauge."""
         family = GaugeMetricFamily("leader_election_master_status", "1: this process leads", labels=["name"])
-        family.add_metric((QUEUE,), float(self._leads()))
+        family.add_metric((TRAINING_JOBS,), float(self._leads()))
         yield family
 
 
 class WorkUnderWay(Collector):
     """What client-go tells of work that has not ended: a stuck worker shows here first."""
 
-    def __init__(self, running: Callable[[], list[float]]) -> None:
+    def __init__(self, running: Mapping[str, Callable[[], list[float]]]) -> None:
         self._running = running
 
     def collect(self) -> Iterator[Metric]:
         """Two gauges."""
-        seconds = self._running()
-        for name, text, value in (
-            ("workqueue_unfinished_work_seconds", "Age of all work under way, summed", sum(seconds)),
-            ("workqueue_longest_running_processor_seconds", "Age of the oldest work", max(seconds, default=0.0)),
-        ):
-            family = GaugeMetricFamily(name, text, labels=["name"])
-            family.add_metric((QUEUE,), value)
-            yield family
+        unfinished = GaugeMetricFamily(
+            "workqueue_unfinished_work_seconds", "Age of all work under way, summed", labels=["name"]
+        )
+        longest = GaugeMetricFamily(
+            "workqueue_longest_running_processor_seconds", "Age of the oldest work", labels=["name"]
+        )
+        for queue, running in self._running.items():
+            seconds = running()
+            unfinished.add_metric((queue,), sum(seconds))
+            longest.add_metric((queue,), max(seconds, default=0.0))
+        yield from (unfinished, longest)
 
 
 class JobStates(Collector):
@@ -168,6 +225,33 @@ class JobStates(Collector):
         for place, count in tally.items():
             family.add_metric(place, count)
         yield family
+
+
+class SweepStates(Collector):
+    """TuningSweeps by namespace and state, and what each has found, counted when somebody asks.
+
+    The one place where an object's name is a label: a best value means nothing without its sweep. Sweeps are few.
+    """
+
+    def __init__(self, bodies: Callable[[], Iterable[Body]]) -> None:
+        self._bodies = bodies
+
+    def collect(self) -> Iterator[Metric]:
+        """Two gauges."""
+        states = GaugeMetricFamily("darkroom_tuningsweeps", "TuningSweeps that exist", labels=["namespace", "state"])
+        best = GaugeMetricFamily(
+            "darkroom_tuningsweep_best", "Best value of the objective", labels=["namespace", "sweep", "metric"]
+        )
+        tally: Tally[tuple[str, str]] = Tally()
+        for body in self._bodies():
+            meta, status = body["metadata"], body.get("status", {})
+            tally[meta["namespace"], status.get("state", "Pending")] += 1
+            if "best" in status:
+                metric = body["spec"]["objectives"][0]["metric"]
+                best.add_metric((meta["namespace"], meta["name"], metric), float(status["best"]["value"]))
+        for place, count in tally.items():
+            states.add_metric(place, count)
+        yield from (states, best)
 
 
 class StreamAges(Collector):

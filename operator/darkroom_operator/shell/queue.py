@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from darkroom_operator.shell.metrics import Metrics
+from darkroom_operator.shell.metrics import TRAINING_JOBS, Metrics
 
 log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -25,8 +25,11 @@ class KeyedQueue(Generic[K]):
     Time is the event loop's, so a test may bring a loop whose clock it turns.
     """
 
-    def __init__(self, work: Callable[[K], Awaitable[None]], metrics: Metrics, *, workers: int = 8) -> None:
-        self._work, self._metrics, self._workers = work, metrics, workers
+    def __init__(
+        self, work: Callable[[K], Awaitable[None]], metrics: Metrics, *, workers: int = 8, name: str = TRAINING_JOBS
+    ) -> None:
+        self._work, self._metrics, self._workers = work, metrics.queue(name), workers
+        self.name = name
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._queued: dict[K, float] = {}
         self._active: dict[K, float] = {}
@@ -43,13 +46,13 @@ class KeyedQueue(Generic[K]):
         """Work on it as soon as a worker is free. Adding a key that waits already changes nothing."""
         if self._closed or key in self._queued or key in self._again:
             return
-        self._metrics.queue_adds.inc()
+        self._metrics.adds.inc()
         if key in self._active:
             self._again.add(key)
             return
         self._queued[key] = _now()
         self._ready.put_nowait(key)
-        self._metrics.queue_depth.set(len(self._queued))
+        self._metrics.depth.set(len(self._queued))
 
     def add_after(self, key: K, seconds: float) -> None:
         """Work on it in `seconds`, unless an earlier time is set; a run that begins before then takes its place."""
@@ -65,7 +68,7 @@ class KeyedQueue(Generic[K]):
     def add_failed(self, key: K) -> None:
         """Work on it after the key's back-off: doubled at each failure in a row, up to five minutes, with jitter."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        self._metrics.queue_retries.inc()
+        self._metrics.retries.inc()
         seconds = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(count, 20))
         self.add_after(key, seconds * random.uniform(0.8, 1.0))  # noqa: S311 - spreads retries
 
@@ -111,12 +114,12 @@ class KeyedQueue(Generic[K]):
         while True:
             key = await self._ready.get()
             queued = self._queued.pop(key)
-            self._metrics.queue_depth.set(len(self._queued))
+            self._metrics.depth.set(len(self._queued))
             if self._closed:
                 continue
             self._due.pop(key, None)  # this run sets the next time itself
             began = self._active[key] = _now()
-            self._metrics.queue_wait.observe(began - queued)
+            self._metrics.wait.observe(began - queued)
             try:
                 await self._work(key)
             except Exception:  # a bug in one job must not stop the others
@@ -127,14 +130,14 @@ class KeyedQueue(Generic[K]):
 
     def _done(self, key: K, began: float) -> None:
         del self._active[key]
-        self._metrics.queue_work.observe(_now() - began)
+        self._metrics.work.observe(_now() - began)
         if not self._active:
             self._idle.set()
         if key in self._again:
             self._again.discard(key)
             self._queued[key] = _now()  # counted when it was added
             self._ready.put_nowait(key)
-            self._metrics.queue_depth.set(len(self._queued))
+            self._metrics.depth.set(len(self._queued))
 
 
 def _now() -> float:

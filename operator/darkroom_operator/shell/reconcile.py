@@ -1,17 +1,17 @@
-"""Gather, decide, act: one TrainingJob at a time. The decision is `plan`, which is pure; this carries it out."""
+"""Gather, decide, act: one object at a time. The decision is `plan`, which is pure; this carries it out."""
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from darkroom_api import names
-from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Plan, Refusal
+from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Patch, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
-from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client
+from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client, Resource
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
@@ -62,30 +62,41 @@ class Caches:
             cache.forget(key)
 
 
-class Reconciler:
-    """Works on keys of the queue."""
+class Actor(ABC):
+    """Works on keys of a queue: what reconciling a TrainingJob and reconciling a TuningSweep have in common."""
+
+    resource: ClassVar[Resource]
 
     def __init__(
-        self,
-        client: Client,
-        store: Store,
-        caches: Caches,
-        profiles: Profiles,
-        metrics: Metrics,
-        *,
-        plan: Callable[[Facts], Plan],
-        reporter: str,
-        leads: Callable[[], bool] = lambda: True,
-        inbox: Inbox | None = None,
+        self, client: Client, store: Store, metrics: Metrics, *, reporter: str, leads: Callable[[], bool] = lambda: True
     ) -> None:
-        self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
-        self._metrics, self._plan, self._reporter, self._leads = metrics, plan, reporter, leads
-        self._inbox = inbox or Inbox()
+        self._client, self._store, self._metrics = client, store, metrics
+        self._reporter, self._leads = reporter, leads
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
         self.queue: KeyedQueue[Key]
 
+    @abstractmethod
+    def _forget(self, key: Key) -> None:
+        """The object is gone."""
+
+    @abstractmethod
+    def _synced(self) -> bool:
+        """Whether everything that a decision looks at has been listed once."""
+
+    @abstractmethod
+    async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
+        """Gather, and decide."""
+
+    @abstractmethod
+    def _took(self, stored: Body) -> None:
+        """The answer to our own write of a child, before the watch brings it."""
+
+    @abstractmethod
+    def _count(self, body: Body, old: Body, new: Body) -> None:
+        """A status has been stored."""
+
     async def __call__(self, key: Key) -> None:
-        """Reconcile one TrainingJob, and count how that went."""
+        """Reconcile one object, and count how that went."""
         began = time.monotonic()
         try:
             result = await self._reconcile(key)
@@ -103,28 +114,18 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> str:
         body = self._store.get(key)
         if body is None:
-            self._caches.forget(key)
-            self._inbox.forget(key)
+            self._forget(key)
             self.queue.forget(key)
             return "gone"
-        if not all(cache.synced.is_set() for cache in self._caches.all()):
+        if not self._synced():
             self.queue.add_after(key, 0.2)
             return "waiting"
         if not self._leads():
             return "standby"  # the key comes again when we begin to lead
-        facts = Facts(
-            body,
-            self._caches.of(key),
-            datetime.now(UTC),
-            self._profiles.current,
-            live=self._inbox.newest(key),
-            channel=self._inbox.channel,
-            listening_since=self._inbox.listening_since,
-        )
-        decision = self._plan(facts)
+        decision = await self._decide(key, body)
         refusal = await self._act(body, decision)
         if refusal:
-            decision = self._plan(replace(facts, refusal=refusal))
+            decision = await self._decide(key, body, refusal)
         return await self._finish(key, body, decision, refused=refusal is not None)
 
     async def _act(self, body: Body, decision: Plan) -> Refusal | None:
@@ -135,6 +136,8 @@ class Reconciler:
         for desired in decision.create:
             if no := await self._write(body, desired, create=True):
                 return no
+        for change in decision.patch:
+            await self._patch(body, change)
         for target in decision.delete:
             await self._delete(body, target)
         return None
@@ -150,7 +153,7 @@ class Reconciler:
             if not error.final and error.code != 409:
                 raise
             return await self._refused(body, desired, error)
-        self._caches.put(stored)
+        self._took(stored)
         log.info("%s %s", "created" if create else "applied", _words(desired), extra=_reference(body))
         return None
 
@@ -164,11 +167,23 @@ class Reconciler:
         found = await self._client.get(BY_KIND[kind], meta["namespace"], meta["name"])
         owners = found["metadata"].get("ownerReferences", [])
         if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
-            self._caches.put(found)
+            self._took(found)
             return None
-        if any(owner["kind"] == TRAINING_JOBS.kind for owner in owners):
-            raise error  # left by a TrainingJob of the same name that was deleted: the garbage collector is on its way
+        if any(owner["kind"] == self.resource.kind for owner in owners):
+            raise error  # left by an owner of the same name that was deleted: the garbage collector is on its way
         return Refusal(kind, meta["name"], 409, "the name belongs to an object of somebody else")
+
+    async def _patch(self, body: Body, change: Patch) -> None:
+        namespace = body["metadata"]["namespace"]
+        whole = {**change.change, "metadata": {**change.change.get("metadata", {}), "uid": change.uid}}
+        try:
+            stored = await self._client.merge(BY_KIND[change.kind], namespace, change.name, whole)
+        except ApiError as error:
+            if error.code not in (404, 409):  # it is gone, or another has its name by now: the cache will say so
+                raise
+            return
+        self._took(stored)
+        log.info("changed %s %s", change.kind, change.name, extra=_reference(body))
 
     async def _delete(self, body: Body, target: Delete) -> None:
         """Foreground for Jobs: the Job stays until its pods are gone, which is how the next look knows."""
@@ -192,33 +207,33 @@ class Reconciler:
         return "ok"
 
     async def _store_status(self, key: Key, body: Body, decision: Plan) -> bool:
-        """False if the job is not what the plan was made for any more."""
+        """False if the object is not what the plan was made for any more."""
         old = body.get("status") or {}
         if decision.status is None or decision.status == old:
             return True
         try:
-            stored = await self._client.replace_status(TRAINING_JOBS, body, decision.status)
+            stored = await self._client.replace_status(self.resource, body, decision.status)
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
             await self._look_again(key, body)
             return False
         self._store.put(stored)
-        self._metrics.count_endings(body, old, decision.status)
+        self._count(body, old, decision.status)
         return True
 
     async def _look_again(self, key: Key, body: Body) -> None:
-        """Our picture of the job is old: the watch lags, or is broken."""
+        """Our picture of the object is old: the watch lags, or is broken."""
         namespace, name = key
         try:
-            self._store.put(await self._client.get(TRAINING_JOBS, namespace, name))
+            self._store.put(await self._client.get(self.resource, namespace, name))
         except ApiError as error:
             if error.code != 404:
                 raise
             self._store.remove(key, body["metadata"]["uid"])
 
     async def _tell(self, body: Body, event: Event) -> None:
-        """To the log and, best effort, as an Event; not the same words about the same job twice in ten minutes."""
+        """To the log and, best effort, as an Event; not the same words about the same object twice in ten minutes."""
         now, identity = datetime.now(UTC), (body["metadata"]["uid"], event.reason, event.note)
         before = self._told.get(identity)
         if before and (now - before).total_seconds() < EVENT_SECONDS:
@@ -232,6 +247,54 @@ class Reconciler:
             await self._client.create(EVENTS, _event(body, event, now, self._reporter), tries=1)
         except ApiError as error:
             log.info("an event could not be told: %s", error, extra=_reference(body))
+
+
+class Reconciler(Actor):
+    """Works on TrainingJobs."""
+
+    resource = TRAINING_JOBS
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        caches: Caches,
+        profiles: Profiles,
+        metrics: Metrics,
+        *,
+        plan: Callable[[Facts], Plan],
+        reporter: str,
+        leads: Callable[[], bool] = lambda: True,
+        inbox: Inbox | None = None,
+    ) -> None:
+        super().__init__(client, store, metrics, reporter=reporter, leads=leads)
+        self._caches, self._profiles, self._plan, self._inbox = caches, profiles, plan, inbox or Inbox()
+
+    def _forget(self, key: Key) -> None:
+        self._caches.forget(key)
+        self._inbox.forget(key)
+
+    def _synced(self) -> bool:
+        return all(cache.synced.is_set() for cache in self._caches.all())
+
+    async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
+        facts = Facts(
+            body,
+            self._caches.of(key),
+            datetime.now(UTC),
+            self._profiles.current,
+            refusal=refusal,
+            live=self._inbox.newest(key),
+            channel=self._inbox.channel,
+            listening_since=self._inbox.listening_since,
+        )
+        return self._plan(facts)
+
+    def _took(self, stored: Body) -> None:
+        self._caches.put(stored)
+
+    def _count(self, body: Body, old: Body, new: Body) -> None:
+        self._metrics.count_endings(body, old, new)
 
 
 def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, Any]:
@@ -249,7 +312,7 @@ def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, 
         "reportingInstance": reporter[:128],
         "regarding": {
             "apiVersion": names.API_VERSION,
-            "kind": "TrainingJob",
+            "kind": body["kind"],
             "name": meta["name"],
             "namespace": meta["namespace"],
             "uid": meta["uid"],

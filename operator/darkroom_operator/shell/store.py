@@ -1,4 +1,4 @@
-"""TrainingJobs as last seen, whichever way they came: a watch event, a list, the answer to our own write."""
+"""Objects of one of our kinds as last seen, whichever way they came: a watch event, a list, the answer to our own write."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from darkroom_operator.shell.cache import Key
 
 
 class Store:
-    """The newest body of each TrainingJob that is this operator's."""
+    """The newest body of each object that is this operator's."""
 
     def __init__(self, on_change: Callable[[Key], None]) -> None:
         self._bodies: dict[Key, Body] = {}
@@ -17,11 +17,11 @@ class Store:
         self.synced = asyncio.Event()
 
     def get(self, key: Key) -> Body | None:
-        """The body, or None if there is no such job."""
+        """The body, or None if there is no such object."""
         return self._bodies.get(key)
 
     def bodies(self) -> list[Body]:
-        """Every job."""
+        """Every object."""
         return list(self._bodies.values())
 
     def put(self, body: Body) -> None:
@@ -37,7 +37,7 @@ class Store:
         self._on_change(key)
 
     def remove(self, key: Key, uid: str) -> None:
-        """That very job is gone; a namesake stays."""
+        """That very object is gone; a namesake stays."""
         known = self._bodies.get(key)
         if known is not None and known["metadata"]["uid"] == uid:
             del self._bodies[key]
@@ -54,7 +54,7 @@ class Store:
             self.put(body)
 
     def touch_all(self) -> None:
-        """Have every job looked at again."""
+        """Have every object looked at again."""
         for key in list(self._bodies):
             self._on_change(key)
 

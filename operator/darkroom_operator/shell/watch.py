@@ -1,4 +1,4 @@
-"""Kopf's part: the process, its signals, and the watch of TrainingJobs. Nothing else imports Kopf.
+"""Kopf's part: the process, its signals, and the watch of TrainingJobs and TuningSweeps. Nothing else imports Kopf.
 
 Only the stateless `on.event` is used: it stores the newest body and puts the key on the queue. There are no finalizers, no
 annotations, no handlers with state (docs/adr/0002).
@@ -10,7 +10,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,12 +18,13 @@ import kopf
 
 from darkroom_api import names
 from darkroom_operator.shell.backoff import Backoff
-from darkroom_operator.shell.client import TIMEOUT, TRAINING_JOBS, ApiError, Client
+from darkroom_operator.shell.client import TIMEOUT, TRAINING_JOBS, TUNING_SWEEPS, ApiError, Client, Resource
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.settings import Settings
 from darkroom_operator.shell.store import Store, key_of
 
 log = logging.getLogger(__name__)
+OUR_KINDS = (TRAINING_JOBS, TUNING_SWEEPS)
 
 
 class Backoffs:
@@ -43,7 +44,7 @@ class StreamActivity:
 
     def __init__(self, namespaces: Iterable[str]) -> None:
         now = time.monotonic()
-        self._heard = {TRAINING_JOBS.path(namespace): now for namespace in namespaces or (None,)}
+        self._heard = {kind.path(namespace): now for kind in OUR_KINDS for namespace in namespaces or (None,)}
 
     def streams(self) -> dict[str, Callable[[], float]]:
         """For each watch, by name, how to ask when it was last heard."""
@@ -54,10 +55,10 @@ class StreamActivity:
         if path in self._heard:
             self._heard[path] = time.monotonic()
 
-    def heard_about(self, namespace: str) -> None:
-        """An event about an object in this namespace."""
-        self.heard(TRAINING_JOBS.path(namespace))
-        self.heard(TRAINING_JOBS.path())
+    def heard_about(self, kind: Resource, namespace: str) -> None:
+        """An event about an object of this kind in this namespace."""
+        self.heard(kind.path(namespace))
+        self.heard(kind.path())
 
     def trace(self) -> aiohttp.TraceConfig:
         """Hooks for the session that Kopf watches with."""
@@ -100,8 +101,10 @@ class Pace:
         self._opened[path] = time.monotonic()
 
 
-def registry(store: Store, endpoint: Endpoint, settings: Settings, activity: StreamActivity) -> kopf.OperatorRegistry:
-    """Kopf's handlers: settings, login, and one event handler without IO."""
+def registry(
+    stores: Mapping[Resource, Store], endpoint: Endpoint, settings: Settings, activity: StreamActivity
+) -> kopf.OperatorRegistry:
+    """Kopf's handlers: settings, login, and one event handler without IO for each kind."""
     handlers = kopf.OperatorRegistry()
     watch_seconds, silence_seconds = settings.watch_seconds, settings.silence_seconds
     pace = Pace()
@@ -117,16 +120,20 @@ def registry(store: Store, endpoint: Endpoint, settings: Settings, activity: Str
         session = endpoint.session(pace, connections=0, trace_configs=[activity.trace()])
         return kopf.AiohttpSession(server=endpoint.server, aiohttp_session=session)
 
-    @kopf.on.event(names.GROUP, names.VERSION, TRAINING_JOBS.plural, registry=handlers)
+    for kind, store in stores.items():
+        _listen(handlers, kind, store, activity)
+    return handlers
+
+
+def _listen(handlers: kopf.OperatorRegistry, kind: Resource, store: Store, activity: StreamActivity) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, kind.plural, registry=handlers, id=kind.plural)
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
         body = json.loads(json.dumps(event["object"]))  # Kopf's own is a view that it goes on changing
-        activity.heard_about(body["metadata"]["namespace"])
+        activity.heard_about(kind, body["metadata"]["namespace"])
         if event["type"] == "DELETED":
             store.remove(key_of(body), body["metadata"]["uid"])
         else:
             store.put(body)
-
-    return handlers
 
 
 def _configure(settings: kopf.OperatorSettings, watch_seconds: float, silence_seconds: float) -> None:
@@ -164,18 +171,18 @@ async def run(
     await kopf.run_tasks(tasks, ignored=elder)
 
 
-async def resync(client: Client, store: Store, settings: Settings) -> None:
-    """List all jobs at the start, and now and then: Kopf does not tell of those that vanished while its watch was broken."""
+async def resync(client: Client, kind: Resource, store: Store, settings: Settings) -> None:
+    """List all objects of a kind, and again now and then: Kopf does not tell of those that vanished in a broken watch."""
     backoff = Backoff()
     while True:
         try:
-            await _list_all(client, store, settings)
+            await _list_all(client, kind, store, settings)
         except ApiError as error:
             if error.code == 404:
                 raise RuntimeError(
-                    f"the CRD {TRAINING_JOBS.plural}.{names.GROUP} is not installed; the chart installs it"
+                    f"the CRD {kind.plural}.{names.GROUP} is not installed; the chart installs it"
                 ) from error
-            log.warning("listing TrainingJobs: %s", error)
+            log.warning("listing %s: %s", kind.plural, error)
             await asyncio.sleep(backoff.after(0.0))
             continue
         store.synced.set()
@@ -184,7 +191,7 @@ async def resync(client: Client, store: Store, settings: Settings) -> None:
         await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
 
-async def _list_all(client: Client, store: Store, settings: Settings) -> None:
+async def _list_all(client: Client, kind: Resource, store: Store, settings: Settings) -> None:
     for namespace in settings.namespaces or (None,):
-        bodies, version = await client.list(TRAINING_JOBS, namespace)
+        bodies, version = await client.list(kind, namespace)
         store.replace(bodies, version, namespace)

@@ -13,6 +13,8 @@ from darkroom_operator.core.training_job.observe import Job, Pod
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
 FINISHING = (names.REASON_BUDGET_SPENT, names.REASON_TARGET_REACHED)
 """Verdicts after which an attempt is to measure and export what it has, and not merely to save and leave."""
+LEAVING = (names.REASON_PRUNED, names.REASON_SWEEP_ENDED)
+"""Verdicts of a sweep about its trial: it is to save and leave, and that is a good end."""
 _LOG_TAIL = 2048
 _DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
 
@@ -75,6 +77,8 @@ def succeeded(ending: Ending) -> Outcome | None:
     if ending.verdict and ending.verdict[0] in FINISHING:
         reason = ending.verdict[0]
         return Outcome(SUCCEEDED, reason, f"every node finished with exit code 0; {ending.verdict[1]}"[:1024])
+    if ending.verdict and ending.verdict[0] in LEAVING and not (report and report.reason == Reason.COMPLETED):
+        return Outcome(SUCCEEDED, *ending.verdict)
     return Outcome(SUCCEEDED, reason, "every node finished with exit code 0")
 
 
@@ -95,7 +99,7 @@ def ended_by_operator(ending: Ending) -> Outcome | None:
     if reason == names.REASON_NO_PROGRESS:
         failure = Failure(reason=reason, attempt=ending.number, message=message, log_tail=_tails(ending.pods))
         return Outcome(FAILED, reason, message, retry=True, failure=failure)
-    return Outcome(FAILED, reason, message)
+    return Outcome(SUCCEEDED if reason in LEAVING else FAILED, reason, message)
 
 
 def not_worth_retrying(ending: Ending) -> Outcome | None:

@@ -10,7 +10,8 @@ from darkroom_api.report import Action, LiveReport, Reason, Reply, Standing, Ter
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Condition, Progress, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time, timestamp
-from darkroom_operator.core.training_job.failures import FINISHING
+from darkroom_operator.core.training_job.curve import with_point
+from darkroom_operator.core.training_job.failures import FINISHING, LEAVING
 from darkroom_operator.core.training_job.observe import Observed, stored_status
 from darkroom_operator.core.types import Body, Live
 
@@ -40,6 +41,7 @@ def take_in(seen: Observed, status: TrainingJobStatus, attempt: Attempt) -> None
         return
     status.progress = _progress(live, status.progress)
     status.best = live.report.best or status.best
+    status.curve = with_point(status.curve, live.report, seen.objective)
 
 
 def _of(seen: Observed, attempt: Attempt) -> Live | None:
@@ -112,11 +114,11 @@ def _eta(report: LiveReport) -> str | None:
     if report.eta_seconds is None:
         return None
     low, high = report.eta_low_seconds, report.eta_high_seconds
-    spread = f" ({_duration(low)}-{_duration(high)})" if low is not None and high is not None else ""
-    return _duration(report.eta_seconds) + spread
+    spread = f" ({duration(low)}-{duration(high)})" if low is not None and high is not None else ""
+    return duration(report.eta_seconds) + spread
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
     """`41s`, `12m`, `3h05m`, `2d04h`; no more digits than anybody can foresee."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 100:
@@ -178,6 +180,10 @@ def _is_alive(seen: Observed, attempt: Attempt) -> bool:
     return bool(heard) and (seen.now - max(heard)).total_seconds() <= ALIVE_SECONDS
 
 
+_WAYS = dict.fromkeys(FINISHING, Action.STOP) | dict.fromkeys(LEAVING, Action.PRUNE)
+"""How an attempt is to leave, by the reason of the verdict on it; otherwise it is to yield."""
+
+
 def reply(body: Body, attempt: int, *, accepted: bool, seconds_left: float | None = None) -> Reply:
     """What the sender of a report is told: the action follows from the job's stored status alone."""
     status = stored_status(body)
@@ -187,7 +193,7 @@ def reply(body: Body, attempt: int, *, accepted: bool, seconds_left: float | Non
     if newest and newest.number > attempt:
         return Reply(action=Action.YIELD, accepted=False, reason=f"attempt {newest.number} has taken its place")
     if newest and newest.number == attempt and newest.yield_time:
-        action = Action.STOP if newest.reason in FINISHING else Action.YIELD
+        action = _WAYS.get(newest.reason or "", Action.YIELD)
         return Reply(action=action, accepted=accepted, reason=_why(status.conditions or []))
     return Reply(accepted=accepted, reason=None if accepted else "a newer report is known", seconds_left=seconds_left)
 

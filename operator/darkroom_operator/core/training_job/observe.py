@@ -124,6 +124,10 @@ class Observed:
     live: Live | None = None
     channel: Channel | None = None
     listening_since: datetime | None = None
+    objective: str | None = None
+    """Of a sweep's trial: the metric whose values by epoch the status keeps."""
+    leave: tuple[str, str] | None = None
+    """Of a sweep's trial: reason and message, once the sweep wants it to save and leave."""
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
@@ -175,7 +179,18 @@ def observe(facts: Facts) -> Observed:
         live=facts.live if facts.live and facts.live.uid == uid else None,
         channel=facts.channel,
         listening_since=facts.listening_since,
+        objective=meta.get("annotations", {}).get(names.ANNOTATION_OBJECTIVE),
+        leave=leave_of(facts.body),
     )
+
+
+def leave_of(body: Body) -> tuple[str, str] | None:
+    """Reason and message, if a sweep wants this trial to save and leave."""
+    text = body["metadata"].get("annotations", {}).get(names.ANNOTATION_LEAVE)
+    if text is None:
+        return None
+    reason, _, message = text.partition(": ")
+    return (reason, message) if reason in (names.REASON_PRUNED, names.REASON_SWEEP_ENDED) else None
 
 
 def is_managed_here(body: Body) -> bool:

@@ -36,6 +36,7 @@ def plan(facts: Facts) -> Plan:
     for decide in (
         _ended_for_good,
         _being_ended,
+        _wanted_no_more,
         _past_deadline,
         _suspended,
         _budget_spent,
@@ -93,6 +94,15 @@ def _ending(attempt: Attempt) -> status.Phase:
     last = "finish with what they have" if attempt.reason in FINISHING else "save and leave"
     words = f"attempt {attempt.number} is being ended: waiting for its pods to {last}; {attempt.message}"
     return status.stopping(words, attempt.reason or names.REASON_STOPPING)
+
+
+def _wanted_no_more(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """The sweep that this is a trial of has seen enough of it, or is over."""
+    if seen.leave is None:
+        return None
+    if record.running:
+        return _end_attempt(seen, record, record.running, *seen.leave)
+    return _say(seen, status.completed(*seen.leave), record)
 
 
 def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from darkroom_api import names
 from darkroom_api.report import TerminationMessage
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, TrainingJobStatus
+from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress, TrainingJobStatus
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.profile import Profile
@@ -119,6 +119,8 @@ def _take_report(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatu
     status.best = report.best or status.best
     if report.steps:
         status.progress = live.progress_of(report)
+    elif report.metrics:  # a trainer that counts no steps may still measure
+        status.progress = (status.progress or Progress()).model_copy(update={"metrics": report.metrics})
     known = status.outputs or Outputs()
     if report.checkpoint or report.model:
         owner = Owner(seen.name, seen.namespace, seen.uid)

@@ -156,7 +156,7 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
     status.observed_generation = seen.generation
     status.state, status.finished = phase.state, phase.finished
     status.conditions = conditions(
-        seen.status.conditions or [], _stands(phase), generation=seen.generation, now=seen.now
+        seen.status.conditions or [], stands(phase), generation=seen.generation, now=seen.now
     )
     status.restarts, status.disruptions = status.restarts or 0, status.disruptions or 0
     if phase.finished and not status.completion_time:
@@ -168,7 +168,8 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
     return status
 
 
-def _stands(phase: Phase) -> dict[str, Stand]:
+def stands(phase: Phase) -> dict[str, Stand]:
+    """Every condition, as the phase has it; of a sweep's phases too."""
     reconciling = not (phase.ready or phase.stalled)
     truths = {
         names.COMPLETE: phase.complete,

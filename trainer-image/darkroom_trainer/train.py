@@ -258,6 +258,7 @@ class Run:
             "epochs": plan.epochs,
             "step": step,
             "steps": plan.steps,
+            "world": self.group.world,
             "learningRate": self.rate.at(step - 1),
             "imagesPerSecond": rate and round(rate, 1),
             "etaSeconds": left and round(left.seconds, 1),

@@ -1,4 +1,4 @@
-"""Builds the images without a container engine's daemon, once: `python scripts/images.py [operator|trainer|all]`.
+"""Builds the images without a container engine's daemon, once: `python scripts/images.py [operator|trainer|tensorflow|all]`.
 
 Needs Debian's buildah and debootstrap, and root. Each image becomes one or two OCI archives in
 `${XDG_CACHE_HOME:-~/.cache}/darkroom/images`, named after the content of everything that goes in: a second run builds nothing.
@@ -70,7 +70,14 @@ RECIPES = {
         dependencies=("trainer-image/requirements.txt", "trainer-image/slim.py"),
         code=("operator/darkroom_api", "trainer-image/darkroom_trainer"),
     ),
+    "tensorflow": Recipe(
+        name="tensorflow",
+        dockerfile="tests/cluster/tensorflow/Dockerfile",
+        dependencies=("tests/cluster/tensorflow/requirements.txt",),
+        code=("tests/cluster/tensorflow/train.py",),
+    ),
 }
+OURS = ("operator", "trainer")  # the others are for tests
 SHARED_CODE = ("LICENSE", "pyproject.toml", "scripts/image_app.py", ".dockerignore")
 
 
@@ -93,7 +100,7 @@ def main() -> int:
     parser.add_argument("--base", help="an image to build on instead of one by debootstrap, as python:3.13-slim")
     options = parser.parse_args()
     try:
-        for name in RECIPES if options.image == "all" else [options.image]:
+        for name in OURS if options.image == "all" else [options.image]:
             for archive in build(name, base=options.base):
                 path = link(archive.path, options.output) if options.output else archive.path
                 print(f"{path}\t{archive.reference}", flush=True)

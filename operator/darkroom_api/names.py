@@ -33,6 +33,8 @@ ENV_RUN_DIR = "DARKROOM_RUN_DIR"  # where checkpoints and the exported model go;
 ENV_CONFIG = "DARKROOM_CONFIG"  # JSON of TrainerConfig, for the built-in trainer
 ENV_CPU_LIMIT = "DARKROOM_CPU_LIMIT"  # the pod's CPU limit in whole cores, rounded up
 ENV_POD_IP = "DARKROOM_POD_IP"
+ENV_NODE_INDEX = "DARKROOM_NODE_INDEX"  # 0, 1, 2, ...: the pod's own, for TF_CONFIG
+TF_CONFIG = "TF_CONFIG"  # TensorFlow's own name: reserved where the operator sets it
 ENV_STALL_SECONDS = (
     "DARKROOM_STALL_SECONDS"  # without progress for so long, the trainer is to end itself, with its stacks
 )
@@ -67,6 +69,7 @@ REPORT_TOKEN_DIR = "/var/run/secrets/darkroom.dev"  # noqa: S105
 TERMINATION_LOG = "/dev/termination-log"
 RENDEZVOUS_PORT = 29400
 MASTER_PORT = 29500
+TENSORFLOW_PORT = 2222
 
 # --- Condition types. Complete, Failed, Suspended are batch/v1's words; Ready, Reconciling, Stalled are kstatus's. ---
 COMPLETE = "Complete"  # training ended well; terminal

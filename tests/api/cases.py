@@ -130,6 +130,10 @@ WHOLE = [
     no("container without image", "image", container={}, base={}),
 ]
 
+_ELASTIC = {"minNodes": 2, "maxNodes": 3}
+_CHECKPOINT = {"claim": "runs"}
+_TF_ENV = [{"name": "TF_CONFIG", "value": "{}"}]
+
 PODS = [
     ok("one node", numNodes=1),
     ok("1000 nodes", numNodes=1000),
@@ -141,6 +145,18 @@ PODS = [
     no("nodes as a word", numNodes="2"),
     no("nodes as a truth value", numNodes=True),
     ok("nodes null: the default", numNodes=None),
+    ok("elastic", elastic={"minNodes": 1, "maxNodes": 2}, checkpoint=_CHECKPOINT),
+    ok("elastic: a thousand", elastic={"minNodes": 999, "maxNodes": 1000}, checkpoint=_CHECKPOINT),
+    ok("elastic: null", elastic=None),
+    no("elastic: nothing", "minNodes", elastic={}, checkpoint=_CHECKPOINT),
+    no("elastic: no room", "minNodes must be smaller", elastic={"minNodes": 2, "maxNodes": 2}, checkpoint=_CHECKPOINT),
+    no("elastic: no nodes", "minNodes", elastic={"minNodes": 0, "maxNodes": 2}, checkpoint=_CHECKPOINT),
+    no("elastic: too many", "maxNodes", elastic={"minNodes": 1, "maxNodes": 1001}, checkpoint=_CHECKPOINT),
+    no("elastic and numNodes", "numNodes must be absent", elastic=_ELASTIC, numNodes=2, checkpoint=_CHECKPOINT),
+    no("elastic without checkpoint", "elastic needs vision and checkpoint", elastic=_ELASTIC),
+    no("elastic container", "elastic needs vision", base=CONTAINER, elastic=_ELASTIC, checkpoint=_CHECKPOINT),
+    no("elastic, but static", "rendezvous", elastic=_ELASTIC, rendezvous="Static", checkpoint=_CHECKPOINT),
+    ok("elastic by C10d", elastic=_ELASTIC, rendezvous="C10d", checkpoint=_CHECKPOINT),
     ok("processes: Auto", numProcPerNode="Auto"),
     ok("processes: 1", numProcPerNode=1),
     ok("processes: 8", numProcPerNode=8),
@@ -291,6 +307,17 @@ CONTAINERS = [
     no("args of 129", base=CONTAINER, container__args=["x"] * 129),
     no("args with a word of 8193", "args", base=CONTAINER, container__args=["x" * 8193]),
     ok("launcher: None", CONTAINER, container__launcher="None"),
+    ok("launcher: TensorFlow", CONTAINER, container__launcher="TensorFlow", numNodes=256, numProcPerNode=1),
+    no("TensorFlow on too many nodes", base=CONTAINER, container__launcher="TensorFlow", numNodes=257),
+    no("TensorFlow with two processes", base=CONTAINER, container__launcher="TensorFlow", numProcPerNode=2),
+    no(
+        "TensorFlow, and TF_CONFIG",
+        "TF_CONFIG",
+        base=CONTAINER,
+        container__launcher="TensorFlow",
+        container__env=_TF_ENV,
+    ),
+    ok("TF_CONFIG of one's own", CONTAINER, container__launcher="None", container__env=_TF_ENV),
     no("launcher: MPI", base=CONTAINER, container__launcher="MPI"),
     ok("launcher null: the default", CONTAINER, container__launcher=None),
     *(
@@ -829,6 +856,9 @@ STATUS: dict[str, Any] = {
             "reason": names.REASON_SOFTWARE_ERROR,
             "message": "ValueError: boom",
             "node": "node-7",
+            "nodes": 3,
+            "nodesTime": _MOMENT,
+            "nodeSeconds": 7200,
         }
     ],
     "progress": {
@@ -902,12 +932,16 @@ def _update(what: str, *refused: str, base: Spec = VISION, **changes: Any) -> Up
     return Update(what, base, edit(base, _paths(changes)), refused)
 
 
+_ELASTIC_JOB = VISION | {"elastic": _ELASTIC, "checkpoint": _CHECKPOINT}
+
 UPDATES = [
     _update("nothing"),
     _update("a default written out", numNodes=1, profile="default", numProcPerNode="Auto", resourcesPerNode={}),
     _update("a default written out, far below", vision__schedule__epochs=30, vision__normalization={}),
     _update("a null added", checkpoint=None, rendezvous=None),
     _update("numNodes", "numNodes", numNodes=2),
+    _update("elastic", "elastic", base=_ELASTIC_JOB, elastic={"minNodes": 1, "maxNodes": 3}),
+    _update("elastic removed", "elastic", base=_ELASTIC_JOB, elastic=ABSENT),
     _update("numNodes removed", "numNodes", base=VISION | {"numNodes": 2}, numNodes=ABSENT),
     _update("profile", "profile", profile="other"),
     _update("profile removed", "profile", base=VISION | {"profile": "other"}, profile=ABSENT),

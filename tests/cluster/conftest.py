@@ -149,14 +149,15 @@ class Training:
 
     def trains(self, step: int, *, within: float = 120.0) -> None:
         """Wait until a log line or checkpoint shows that training has come this far."""
+        eventually(lambda: self.newest_step >= step, within=within, what=f"{self.name}: step {step}; {self.status}")
+
+    @property
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint."""
         folder = f"{self.name}-{self.body['metadata']['uid'][:8]}"
         volume = Path(self.cluster.volume("runs", namespace=self.namespace))
-
-        def far_enough() -> bool:
-            steps = [int(p.name.split("-")[1]) for p in volume.glob(f"{folder}/checkpoints/step-*") if p.is_dir()]
-            return max(steps, default=0) >= step
-
-        eventually(far_enough, within=within, what=f"{self.name}: step {step}; {self.status}")
+        steps = [int(p.name.split("-")[1]) for p in volume.glob(f"{folder}/checkpoints/step-*") if p.is_dir()]
+        return max(steps, default=0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.cluster.conftest import VISION
+from tests.cluster.conftest import VISION, load
 from tests.kube import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.real, pytest.mark.timeout(600)]
@@ -49,6 +49,39 @@ def test_suspend_saves_and_resume_goes_on(train, kube, namespace):
     status = job.reaches("Complete", within=240)
     assert steps_of(status) > saved
     assert [a["result"] for a in status["attempts"]] == ["Suspended", "Succeeded"]
+
+
+def test_an_elastic_job_goes_on_without_a_node_and_takes_it_back(train, kube, cluster, namespace):
+    """A drain: no pod finds a node any more, and one that runs is evicted."""
+    job = train(
+        vision=VISION | {"schedule": {"epochs": 6}},
+        elastic={"minNodes": 2, "maxNodes": 3},
+        resourcesPerNode={"cpu": "400m", "memory": "1500Mi"},
+        restart={"maxRestarts": 0},
+    )
+    eventually(lambda: job.status.get("nodes") == "3/3", within=120, what="three nodes")
+    job.trains(step=5)
+    (node,) = cluster.node_names
+    cluster.kubectl("cordon", node)
+    try:
+        lost = job.pods(1)[2]["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": lost, "namespace": namespace}}
+        kube.request("POST", f"{kube.path('Pod', namespace, lost)}/eviction", eviction)
+        began = time.monotonic()
+        eventually(lambda: kube.get("Pod", namespace, lost) is None, what="the pod has gone")
+        saved = job.newest_step
+        eventually(lambda: job.newest_step > saved, within=120, what="training goes on")
+        assert time.monotonic() - began < 60
+        print(f"went on {time.monotonic() - began:.0f} s after the eviction")
+        eventually(lambda: job.status["nodes"] == "2/3", what="two nodes")
+        assert job.status["state"] == "Running"
+    finally:
+        cluster.kubectl("uncordon", node)
+    eventually(lambda: job.status["nodes"] == "3/3", within=120, what="three nodes again")
+    eventually(lambda: "in 3 micro-batches on 3 process(es)" in job.logs(), within=120, what="grown again")
+    status = job.reaches("Complete", within=300)
+    assert (status["attempt"], status["restarts"], status["disruptions"]) == (1, 0, 0)
+    assert float(status["nodeHours"]) > 0
 
 
 def test_a_killed_worker_process_spends_a_restart(train, cluster, namespace):
@@ -137,6 +170,17 @@ def test_an_image_that_cannot_be_pulled_is_a_condition_in_seconds(train):
     eventually(lambda: job.condition("Ready")["reason"] == "ImagePullFailed", within=30, what="ImagePullFailed")
     assert "nowhere" in job.condition("Ready")["message"]
     assert time.monotonic() - began < 30
+
+
+def test_tensorflow_workers_find_each_other(train, cluster):
+    """MultiWorkerMirroredStrategy over two pods, with TF_CONFIG as the operator makes it."""
+    image = load(cluster, "tensorflow")
+    container = {"image": image, "launcher": "TensorFlow"}
+    job = train(container=container, numNodes=2, restart={"maxRestarts": 0})
+    job.reaches("Complete")
+    said = job.logs()
+    for index in (0, 1):
+        assert f"worker {index} of 2: weight 1.500 after one step, 3.000 at the end" in said
 
 
 def test_a_bare_torchrun_joins_the_other_nodes(train, trainer_image):

@@ -145,6 +145,15 @@ def test_a_trainer_that_ended_itself_spends_a_restart_and_the_stacks_of_all_node
     assert "Job/flowers-2" in world.created
 
 
+def test_a_node_that_was_lost_explains_why_the_others_waited():
+    world = running(restart={"backoffSeconds": 0})
+    hung(world, 1)
+    world.disrupt("flowers-1", 0, "node lost", exit_code=137)
+    world.settle()
+    assert world.status["attempts"][0]["reason"] == "Disrupted"
+    assert world.status["restarts"] == 0
+
+
 @pytest.mark.parametrize("nodes", [2, 7, 300])
 def test_the_stacks_of_many_nodes_fit(nodes):
     world = running(numNodes=nodes, restart={"backoffSeconds": 0})

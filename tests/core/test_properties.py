@@ -11,6 +11,8 @@ from darkroom_operator.core.training_job import live
 from darkroom_operator.core.training_job.plan import plan
 from tests.core.world import INDEX, World
 
+ELASTIC = {"numNodes": None, "elastic": {"minNodes": 2, "maxNodes": 3}, "checkpoint": {"claim": "runs"}}
+
 RULES = st.lists(
     st.sampled_from(
         [
@@ -32,14 +34,15 @@ class Life(RuleBasedStateMachine):
     """One TrainingJob among crashes, evictions, edits and a dying operator."""
 
     @initialize(
-        nodes=st.integers(1, 3), restarts=st.integers(0, 2), rules=RULES, deadlines=st.tuples(DEADLINE, DEADLINE)
+        nodes=st.sampled_from([{"numNodes": 1}, {"numNodes": 2}, {"numNodes": 3}, ELASTIC, ELASTIC]),
+        restarts=st.integers(0, 2),
+        rules=RULES,
+        deadlines=st.tuples(DEADLINE, DEADLINE),
     )
     def begin(self, nodes, restarts, rules, deadlines):
         restart = {"maxRestarts": restarts, "backoffSeconds": 5, "rules": rules}
         running, startup = deadlines
-        self.world = World(
-            numNodes=nodes, restart=restart, activeDeadlineSeconds=running, startupDeadlineSeconds=startup
-        )
+        self.world = World(**nodes, restart=restart, activeDeadlineSeconds=running, startupDeadlineSeconds=startup)
         self.terminal = None
 
     @rule()
@@ -131,6 +134,19 @@ class Life(RuleBasedStateMachine):
             if pod["status"]["phase"] in ("Pending", "Running") and pod["metadata"]["uid"] not in self.world.departed
         }
         assert len(live) <= 1
+
+    @invariant()
+    def an_elastic_job_runs_within_its_bounds(self):
+        """As many pods as there may be, and Running only with as many as it needs."""
+        bounds = self.world.body["spec"].get("elastic")
+        if not bounds:
+            return
+        for name in self.world.jobs:
+            live = [pod for pod in self.world.pods_of(name) if pod["status"]["phase"] in ("Pending", "Running")]
+            assert len(live) <= bounds["maxNodes"]
+        status = self.world.status
+        if status.get("state") == "Running":
+            assert bounds["minNodes"] <= int(status["nodes"].split("/")[0]) <= bounds["maxNodes"]
 
     @invariant()
     def the_end_is_final(self):

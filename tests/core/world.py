@@ -116,13 +116,18 @@ class World:
 
     def _make_pods(self, job: dict[str, Any]) -> None:
         for index in range(job["spec"]["completions"]):
-            meta = {
-                "name": f"{job['metadata']['name']}-{index}",
-                "uid": f"uid-{next(self._uids)}",
-                "creationTimestamp": timestamp(self.now),
-                "labels": job["spec"]["template"]["metadata"]["labels"] | {INDEX: str(index)},
-            }
-            self.pods[meta["name"]] = {"metadata": meta, "spec": {}, "status": {"phase": "Pending"}}
+            self._make_pod(job, index)
+
+    def _make_pod(self, job: dict[str, Any], index: int) -> None:
+        meta = {
+            "name": f"{job['metadata']['name']}-{index}",
+            "uid": f"uid-{next(self._uids)}",
+            "creationTimestamp": timestamp(self.now),
+            "labels": job["spec"]["template"]["metadata"]["labels"] | {INDEX: str(index)},
+        }
+        if former := self.pods.get(meta["name"]):
+            self.pods[f"{meta['name']}-{former['metadata']['uid']}"] = former
+        self.pods[meta["name"]] = {"metadata": meta, "spec": {}, "status": {"phase": "Pending"}}
 
     def _delete(self, kind: str, name: str, uid: str) -> None:
         if kind == "TrainingJob":
@@ -155,8 +160,8 @@ class World:
     def pods_of(self, job: str) -> list[dict[str, Any]]:
         return [
             pod
-            for name, pod in self.pods.items()
-            if name.rsplit("-", 1)[0] == job and pod["metadata"]["uid"] not in self.departed
+            for pod in self.pods.values()
+            if pod["metadata"]["name"].rsplit("-", 1)[0] == job and pod["metadata"]["uid"] not in self.departed
         ]
 
     def run(self, job: str, *indices: int, node: str = "worker") -> None:
@@ -205,6 +210,8 @@ class World:
         if body is None:
             return
         status = body.setdefault("status", {"conditions": []})
+        if "podFailurePolicy" in body["spec"]:
+            self._replace(body)
         phases = [pod["status"]["phase"] for pod in self.pods_of(job)]
         kinds = {condition["type"] for condition in status["conditions"]}
         if "Failed" in phases and "FailureTarget" not in kinds and "deletionTimestamp" not in body["metadata"]:
@@ -212,7 +219,9 @@ class World:
             for pod in self.pods_of(job):
                 if pod["status"]["phase"] in ("Pending", "Running"):
                     pod["metadata"]["deletionTimestamp"] = timestamp(self.now)
-        if all(phase == "Succeeded" for phase in phases) and len(phases) == body["spec"]["completions"]:
+        if self._has_succeeded(body) and "Failed" not in kinds:
+            self._finish(body)
+        elif all(phase == "Succeeded" for phase in phases) and len(phases) == body["spec"]["completions"]:
             status["conditions"].append(self._condition("Complete", reason="CompletionsReached"))
         elif "Failed" in phases and not {"Pending", "Running"} & set(phases) and "Failed" not in kinds:
             status["conditions"].append(self._condition("Failed", reason="BackoffLimitExceeded"))
@@ -220,6 +229,35 @@ class World:
             if "deletionTimestamp" in pod["metadata"] and pod["status"]["phase"] in ("Succeeded", "Failed"):
                 self.departed.add(pod["metadata"]["uid"])
         self._collect(job)
+
+    def _has_succeeded(self, body: dict[str, Any]) -> bool:
+        """By the success policy: node 0 is done."""
+        first = self.pods.get(f"{body['metadata']['name']}-0", {"status": {}})["status"].get("phase")
+        return "successPolicy" in body["spec"] and first == "Succeeded" and "deletionTimestamp" not in body["metadata"]
+
+    def _finish(self, body: dict[str, Any]) -> None:
+        """Pods that still run are told to leave, those that never did go; Complete once there is none."""
+        pods = self.pods_of(body["metadata"]["name"])
+        for pod in pods:
+            if pod["status"]["phase"] == "Pending":
+                self.departed.add(pod["metadata"]["uid"])
+            elif pod["status"]["phase"] == "Running":
+                pod["metadata"]["deletionTimestamp"] = timestamp(self.now)
+        if not any(pod["status"]["phase"] == "Running" for pod in pods):
+            body["status"]["conditions"].append(self._condition("Complete", reason="SuccessPolicy"))
+
+    def _replace(self, body: dict[str, Any]) -> None:
+        """By the pod failure policy: pods that were taken away or left with 75 are made again, in their Job's time."""
+        ended = {condition["type"] for condition in body["status"]["conditions"]}
+        for pod in self.pods_of(body["metadata"]["name"]):
+            if pod["status"]["phase"] != "Failed":
+                continue
+            (container,) = pod["status"]["containerStatuses"]
+            taken = any(c["type"] == "DisruptionTarget" for c in pod["status"].get("conditions", []))
+            if taken or container["state"]["terminated"]["exitCode"] == 75:
+                self.departed.add(pod["metadata"]["uid"])
+                if not ended and not self._has_succeeded(body) and "deletionTimestamp" not in body["metadata"]:
+                    self._make_pod(body, int(pod["metadata"]["labels"][INDEX]))
 
     def _collect(self, job: str) -> None:
         """Foreground deletion: the Job goes after its pods."""

@@ -180,7 +180,8 @@ def test_the_command_line_explains_itself(capsys):
 
 def test_without_environment_one_process_on_this_machine():
     alone = Rendezvous.read({})
-    assert (alone.nodes, alone.processes, alone.node_rank, alone.backend) == (1, 1, 0, "c10d")
+    assert (alone.min_nodes, alone.max_nodes, alone.processes, alone.node_rank) == (1, 1, 1, 0)
+    assert (alone.backend, alone.elastic) == ("c10d", False)
     assert alone.endpoint.startswith("127.0.0.1:")
     assert alone.configs()["is_host"] is True
 
@@ -224,6 +225,9 @@ def test_rendezvous(environ, expected):
     ("environ", "message"),
     [
         ({"PET_NNODES": "many"}, "PET_NNODES is 'many'"),
+        ({"PET_NNODES": "3:2", "PET_MASTER_ADDR": "x"}, "PET_NNODES is '3:2'"),
+        ({"PET_NNODES": "2:", "PET_MASTER_ADDR": "x"}, "PET_NNODES is '2:'"),
+        ({"PET_NNODES": "2:3", "PET_MASTER_ADDR": "x", "PET_RDZV_BACKEND": "static"}, "static cannot do"),
         ({"PET_NNODES": "2", "PET_NODE_RANK": "2", "PET_MASTER_ADDR": "x"}, "PET_NODE_RANK is 2, but PET_NNODES is 2"),
         ({"PET_NNODES": "2"}, "PET_RDZV_ENDPOINT or PET_MASTER_ADDR"),
         ({"PET_NNODES": "2", "PET_RDZV_BACKEND": "etcd", "PET_RDZV_ENDPOINT": "x"}, "PET_RDZV_BACKEND is 'etcd'"),
@@ -267,6 +271,10 @@ RUNNING = worker(1, "Killed", 137, ended=False)
             id="a peer of one that hung",
         ),
         pytest.param(LEFT, {0: 75, 1: 75}, {}, ("AskedToLeave", 75, None), id="another node was told to leave"),
+        pytest.param(
+            [LOST], {}, {"asked": True}, ("AskedToLeave", 75, None), id="told to leave when it had lost a peer"
+        ),
+        pytest.param([], {}, {"over": True}, ("Completed", 0, None), id="came when everything was over"),
         pytest.param([], {}, {"asked": True}, ("AskedToLeave", 75, None), id="told to leave before there was anybody"),
         pytest.param([RUNNING], {1: -9}, {"asked": True}, ("AskedToLeave", 75, None), id="too slow to leave"),
         pytest.param(

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ class Clock:
     """Seconds by bucket of TIME_BUCKETS since `start`.
 
     There is always one open bucket; `spend` opens another for a while. Nothing is ever outside, so the sum is the wall
-    clock by construction. `turned` is called with the bucket whenever one is opened: a sign of life.
+    clock by construction. `turned` is called with the bucket whenever one is opened: a sign of life. `spent`: seconds
+    before `start` that count too.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Clock:
         bucket: str = "startup",
         now: Callable[[], float] = now,
         turned: Callable[[str], None] = lambda _: None,
+        spent: Mapping[str, float] | None = None,
     ) -> None:
         self._now, self._turned = now, turned
-        self._totals = dict.fromkeys(TIME_BUCKETS, 0.0)
+        self._totals = dict.fromkeys(TIME_BUCKETS, 0.0) | dict(spent or {})
         self._bucket, self._since = bucket, start
         self.start = start
 

@@ -95,6 +95,9 @@ class _Node:
         self._told: set[int] = set()
         self._stall: Stall | None = None
         self._stalled_at = 0.0
+        self._over = False
+        self._met = 0.0
+        self._kills = 0
 
     @property
     def hangs(self) -> bool:
@@ -104,7 +107,7 @@ class _Node:
         """Raises ConfigError for a configuration that no worker could use."""
         content = read_config(config, os.environ)
         rendezvous = Rendezvous.read(os.environ)
-        kills = oom_kills()
+        self._kills = oom_kills()
         with TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             (folder / CONFIG_FILE).write_text(json.dumps(content.to_wire()), encoding="utf-8")
@@ -124,8 +127,9 @@ class _Node:
             return judge(
                 workers,
                 self._exit_codes,
+                over=self._over,
                 asked=self._stop.asked,
-                oom_killed=oom_kills() > kills,
+                oom_killed=oom_kills() > self._kills,
                 stall=self._stall,
                 launcher_error=self._error,
             )
@@ -176,54 +180,81 @@ class _Node:
             self._error = None if failures else headline(error)
 
     def _elastic(self, rendezvous: Rendezvous, folder: Path) -> None:
-        from torch.distributed.elastic.rendezvous import RendezvousConnectionError
-        from torch.distributed.launcher.api import elastic_launch
+        from torch.distributed import DistNetworkError, DistStoreError
+        from torch.distributed.elastic.rendezvous import (
+            RendezvousClosedError,
+            RendezvousConnectionError,
+            RendezvousError,
+        )
+
+        from darkroom_trainer import agent
 
         _quieten()
-        began = now()
+        if rendezvous.elastic:  # torch would look for the store of the workers where rank 0 was at the beginning
+            os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        began = self._met = now()
         self._clock.switch("rendezvous")
-        marks = {"start": self._clock.start, "rendezvous": began}
-        (folder / CLOCK_FILE).write_text(json.dumps(marks), encoding="utf-8")
         command = ["-m", "darkroom_trainer", "worker", str(folder), *([self._task] if self._task else [])]
         while True:
             try:
-                elastic_launch(self._config(rendezvous), sys.executable)(*command)
+                agent.run(
+                    rendezvous,
+                    command,
+                    self._logs(folder),
+                    lambda codes: self._goes_on(folder, codes),
+                    grace=int(_grace()),
+                )
                 return
-            except RendezvousConnectionError:  # node 0 is not there yet, or its name is not
-                if self._started.is_set() or now() - began > rendezvous.timeout:
+            except RendezvousClosedError:
+                if not rendezvous.elastic:
                     raise
-                time.sleep(1)
+                self._over = True  # this node came when the training had just ended
+                return
+            except (RendezvousError, DistNetworkError, DistStoreError) as error:
+                absent = isinstance(error, RendezvousConnectionError) and not self._started.is_set()
+                early = absent and now() - began <= rendezvous.timeout  # node 0 is not there yet, or its name is not
+                if not early and not rendezvous.elastic:
+                    raise
+                time.sleep(1)  # an elastic group waits for its nodes as a Job does for its pods
 
-    def _config(self, rendezvous: Rendezvous) -> Any:
+    def _goes_on(self, folder: Path, codes: Mapping[int, int]) -> bool:
+        """Whether workers that failed did so because the group changed: then they meet again and go on."""
+        self._met = now()
+        if self._stop.asked or self._stall:
+            return False
+        killed = oom_kills() > self._kills
+        verdict = judge(Facts.read_all(folder), codes, asked=False, oom_killed=killed)
+        return verdict.reason in (Reason.PEER_LOST, Reason.ASKED_TO_LEAVE)
+
+    def _logs(self, folder: Path) -> Any:
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-        from torch.distributed.launcher.api import LaunchConfig
 
         node = self
 
         class Starting(DefaultLogsSpecs):
-            """Asked for log files right before the workers start: the moment from which there are any."""
+            """Asked for log files right before workers start: the moment from which there are any."""
 
             def reify(self, envs: Any) -> Any:
-                node._started.set()
                 if node._stop.asked:
                     raise TrainerError("asked to leave")
+                node._begin(folder)
                 return super().reify(envs)
 
-        return LaunchConfig(
-            min_nodes=rendezvous.nodes,
-            max_nodes=rendezvous.nodes,
-            nproc_per_node=rendezvous.processes,
-            run_id=rendezvous.run_id,
-            role="trainer",
-            rdzv_backend=rendezvous.backend,
-            rdzv_endpoint=rendezvous.endpoint,
-            rdzv_configs=rendezvous.configs(),
-            local_addr=rendezvous.local_addr,
-            max_restarts=0,  # restarts are the operator's
-            monitor_interval=0.1,
-            logs_specs=Starting(),
-            shutdown_timeout=int(_grace()),
-        )
+        return Starting()
+
+    def _begin(self, folder: Path) -> None:
+        """Workers are about to start. Those before them, if there were any, count with their time alone."""
+        workers = Facts.read_all(folder)
+        marks: dict[str, Any] = {"start": self._clock.start, "rendezvous": self._met, "spent": {}}
+        if workers:
+            spent = workers[0].message.time
+            marks |= {"start": self._clock.start + sum(spent.values()), "spent": spent}
+        for worker in workers:
+            _kill_group(worker.pid)  # loader processes outlive a worker that was killed
+        for path in [*folder.glob("worker-*"), *folder.glob("heart-*"), *folder.glob("stacks-*")]:
+            path.unlink(missing_ok=True)
+        (folder / CLOCK_FILE).write_text(json.dumps(marks), encoding="utf-8")
+        self._started.set()
 
 
 def read_config(path: Path | None, environ: Mapping[str, str]) -> TrainerConfig:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -114,7 +114,7 @@ class Line:
                 if self._facts and wait is not None and wait <= 0:
                     self._news = self._urgent = False
                     self._sent_at = monotonic()
-                    self._sequence += 1
+                    self._sequence = max(self._sequence + 1, int(time() * 1000))  # of a later rank 0, too, it is larger
                     return LiveReport(sequence=self._sequence, **self._facts)
                 self._changed.wait(wait)
             return None

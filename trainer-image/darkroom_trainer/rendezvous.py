@@ -12,12 +12,16 @@ from typing import Any
 from darkroom_api import names
 from darkroom_trainer.errors import ConfigError
 
+LAST_CALL_SECONDS = 10
+"""An elastic group that has its minimum waits so long for more: a node that comes later costs all of them a restart."""
+
 
 @dataclass(frozen=True)
 class Rendezvous:
     """How this node's agent joins the others. timeout: seconds to wait for them."""
 
-    nodes: int = 1
+    min_nodes: int = 1
+    max_nodes: int = 1
     processes: int = 1
     node_rank: int = 0
     backend: str = "c10d"
@@ -29,14 +33,17 @@ class Rendezvous:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Rendezvous":
         """From PET_*; one node and a free port where nothing is set. Raises ConfigError with the variable's name."""
-        nodes = _whole(environ, "PET_NNODES", default=1, least=1)
+        least, nodes = _nodes(environ)
         node_rank = _whole(environ, "PET_NODE_RANK", default=0, least=0)
         if node_rank >= nodes:
             raise ConfigError(f"PET_NODE_RANK is {node_rank}, but PET_NNODES is {nodes}: nodes are counted from 0")
         standalone = nodes == 1 and not environ.get("PET_RDZV_ENDPOINT")
         backend = "c10d" if standalone else environ.get("PET_RDZV_BACKEND", "c10d").lower()
+        if backend == "static" and least < nodes:
+            raise ConfigError(f"PET_NNODES is {environ['PET_NNODES']!r}, which PET_RDZV_BACKEND static cannot do")
         return cls(
-            nodes=nodes,
+            min_nodes=least,
+            max_nodes=nodes,
             processes=_processes(environ),
             node_rank=node_rank,
             backend=backend,
@@ -46,6 +53,11 @@ class Rendezvous:
             local_addr="127.0.0.1" if standalone else environ.get("PET_LOCAL_ADDR") or environ.get(names.ENV_POD_IP),
         )
 
+    @property
+    def elastic(self) -> bool:
+        """Whether the group may grow and shrink."""
+        return self.min_nodes < self.max_nodes
+
     def configs(self) -> dict[str, Any]:
         """Backend's options. is_host is explicit: torch's guess compares host names and can be wrong in a pod.
 
@@ -54,12 +66,24 @@ class Rendezvous:
         """
         if self.backend == "static":
             return {"rank": self.node_rank, "timeout": self.timeout}
-        return {
+        waits = {"last_call_timeout": LAST_CALL_SECONDS} if self.elastic else {}
+        return waits | {
             "is_host": self.node_rank == 0,
             "timeout": self.timeout,
             "join_timeout": self.timeout,
             "read_timeout": min(60, self.timeout),
         }
+
+
+def _nodes(environ: Mapping[str, str]) -> tuple[int, int]:
+    """PET_NNODES: a number, or `least:most` as torchrun has it."""
+    least, colon, most = environ.get("PET_NNODES", "").partition(":")
+    if not colon:
+        nodes = _whole(environ, "PET_NNODES", default=1, least=1)
+        return nodes, nodes
+    if not (least.isdigit() and most.isdigit() and 1 <= int(least) <= int(most)):
+        raise ConfigError(f"PET_NNODES is {environ['PET_NNODES']!r}: a number of nodes, or least:most")
+    return int(least), int(most)
 
 
 def _processes(environ: Mapping[str, str]) -> int:

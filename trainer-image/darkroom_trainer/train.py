@@ -244,22 +244,22 @@ class Run:
         plan, step, message = self.plan, self.progress.step, self.host.message
         rate = self.tempo.throughput.images_per_second
         left = self.tempo.eta(step, self.pace.end, self.progress.evaluated)
-        metrics = {"train/loss": loss}
         message.step, message.steps, message.epoch = step, self.pace.end, self.progress.evaluated
         message.images_per_second = decimal(rate) if rate else None
         message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
-        self.report.keep_metrics(metrics)
+        self.report.keep_metrics({"train/loss": loss})
         facts = {
             "epoch": min(plan.epochs, plan.epochs_done(step - 1) + 1),
             "epochs": plan.epochs,
             "step": step,
             "steps": self.pace.end,
+            "world": self.group.world,
             "learningRate": self.learning_rate,
             "imagesPerSecond": rate and round(rate, 1),
             "etaSeconds": left and round(left.seconds, 1),
             "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
         }
-        self.report.progress(metrics=metrics, always=step >= self.pace.end, **facts)
+        self.report.progress(metrics={"train/loss": loss}, always=step >= self.pace.end, **facts)
         self.host.publish()
         self.host.tell(left)
 

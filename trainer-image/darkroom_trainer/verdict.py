@@ -28,23 +28,24 @@ def judge(
     *,
     asked: bool,
     oom_killed: bool,
+    over: bool = False,
     stall: Stall | None = None,
     launcher_error: str | None = None,
 ) -> TerminationMessage:
     """The node's message: the progress of its first worker, the ending of the one that is to blame.
 
-    workers: what they told, by rank; exit_codes: by global rank, negative for signals, of workers that failed;
-    asked: this node was told to leave; oom_killed: the cgroup's counter rose; stall: who hung, and was ended for it;
-    launcher_error: what broke outside of the workers.
+    workers: what they told, by rank; exit_codes: by global rank, negative for signals, of workers that failed; asked:
+    this node was told to leave; oom_killed: the cgroup's counter rose; over: the training had ended before this node got
+    in; stall: who hung, and was ended for it; launcher_error: what broke outside of the workers.
     """
     message = workers[0].message.model_copy(deep=True) if workers else running()
     ending = (
         _first_cause(workers)
         or _hung(stall, asked=asked)
         or _silent_death(workers, exit_codes, asked=asked)
-        or _consequence(workers)
         or _left(workers, asked=asked)
-        or _done(workers)
+        or _consequence(workers)
+        or _done(workers, over=over)
         or _broken(launcher_error)
     )
     if oom_killed and ending["reason"] != Reason.OUT_OF_MEMORY and _is_killing(ending):
@@ -123,7 +124,9 @@ def _left(workers: Sequence[Facts], *, asked: bool) -> dict[str, object] | None:
     return {"reason": Reason.ASKED_TO_LEAVE, "exit_code": int(ExitCode.ASKED_TO_LEAVE), "error": error}
 
 
-def _done(workers: Sequence[Facts]) -> dict[str, object] | None:
+def _done(workers: Sequence[Facts], *, over: bool) -> dict[str, object] | None:
+    if over and not workers:
+        return {"reason": Reason.COMPLETED, "exit_code": int(ExitCode.DONE)}
     done = workers and all(w.ended and w.message.exit_code == 0 for w in workers)
     return {"reason": workers[0].message.reason, "exit_code": int(ExitCode.DONE)} if done else None
 

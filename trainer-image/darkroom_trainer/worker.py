@@ -148,9 +148,12 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
 
 
 def _clock(folder: Path, heart: watchdog.Heart) -> Clock:
-    """Began with the launcher: its own start, the nodes' meeting, then this process's start."""
+    """Began with the launcher: its own start, the nodes' meeting, then this process's start.
+
+    Where the group has changed, the meeting is the newest, and what the workers before spent is spent.
+    """
     marks = json.loads((folder / CLOCK_FILE).read_text(encoding="utf-8"))
-    clock = Clock(marks["start"], turned=heart.beat)
+    clock = Clock(marks["start"], turned=heart.beat, spent=marks["spent"])
     clock.switch("rendezvous", at=marks["rendezvous"])
     clock.switch("startup", at=max(marks["rendezvous"], process_start()))
     return clock

@@ -20,10 +20,13 @@ from darkroom_api.v1alpha1.common import (
     whole_number,
     without_nulls,
 )
+from darkroom_api.v1alpha1.elastic import Elastic
 from darkroom_api.v1alpha1.restart import Restart
 from darkroom_api.v1alpha1.scheduling import Scheduling
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
+MAX_TENSORFLOW_NODES = 256
+"""An environment variable holds 128 KiB, and a node's name takes up to 140 bytes of it."""
 STALL_SECONDS = 600
 """Of stallSeconds, with the built-in trainer: as long as torch's collectives wait for a peer."""
 MAX_NAME_LENGTH = 54
@@ -37,6 +40,7 @@ class Launcher(StrEnum):
     """What the container expects to find in its environment."""
 
     TORCHRUN = "Torchrun"
+    TENSORFLOW = "TensorFlow"
     NONE = "None"
 
 
@@ -89,6 +93,14 @@ class Container(Model):
             message="env must not set what the operator sets: PET_*, DARKROOM_*, TORCHELASTIC_*, MASTER_ADDR, MASTER_PORT, "
             "RANK, LOCAL_RANK, WORLD_SIZE and the like",
             holds=lambda c: not any(_reserved(e.name) for e in c.env or []),
+            field="env",
+        ),
+        Rule(
+            cel="self.launcher != 'TensorFlow' || !has(self.env) || !self.env.exists(e, e.name == 'TF_CONFIG')",
+            message="env must not set TF_CONFIG where launcher is TensorFlow: the operator does",
+            holds=lambda c: (
+                c.launcher != Launcher.TENSORFLOW or not any(e.name == names.TF_CONFIG for e in c.env or [])
+            ),
             field="env",
         ),
         Rule(
@@ -145,6 +157,7 @@ class Container(Model):
         Launcher,
         Field(
             description="Torchrun: PET_* variables are set, so that a bare `torchrun train.py` joins the other nodes. "
+            "TensorFlow: TF_CONFIG is set, so that MultiWorkerMirroredStrategy does; one process per pod. "
             "None: only JOB_COMPLETION_INDEX and DARKROOM_*."
         ),
     ] = Launcher.TORCHRUN
@@ -172,6 +185,7 @@ _RESOURCE = (
 _SHAPE = (
     "profile",
     "numNodes",
+    "elastic",
     "numProcPerNode",
     "resourcesPerNode",
     "rendezvous",
@@ -228,6 +242,43 @@ class TrainingJobSpec(Model):
             holds=lambda s: s.num_proc_per_node == "Auto" or 1 <= s.num_proc_per_node <= 64,
             field="numProcPerNode",
         ),
+        Rule(
+            cel=f"!has(self.container) || self.container.launcher != 'TensorFlow' || self.numNodes <= {MAX_TENSORFLOW_NODES}",
+            message=f"numNodes must be at most {MAX_TENSORFLOW_NODES} with launcher TensorFlow: TF_CONFIG names every node",
+            holds=lambda s: (
+                s.container is None
+                or s.container.launcher != Launcher.TENSORFLOW
+                or s.num_nodes <= MAX_TENSORFLOW_NODES
+            ),
+            field="numNodes",
+        ),
+        Rule(
+            cel="!has(self.container) || self.container.launcher != 'TensorFlow' || self.numProcPerNode == 'Auto' || "
+            "self.numProcPerNode == 1",
+            message="numProcPerNode must be Auto or 1 with launcher TensorFlow: one process uses all GPUs of its pod",
+            holds=lambda s: (
+                s.container is None or s.container.launcher != Launcher.TENSORFLOW or s.num_proc_per_node in ("Auto", 1)
+            ),
+            field="numProcPerNode",
+        ),
+        Rule(
+            cel="!has(self.elastic) || self.numNodes == 1",
+            message="numNodes must be absent where elastic is set: elastic.maxNodes is the number of pods asked for",
+            holds=lambda s: s.elastic is None or s.num_nodes == 1,
+            field="numNodes",
+        ),
+        Rule(
+            cel="!has(self.elastic) || (has(self.vision) && has(self.checkpoint))",
+            message="elastic needs vision and checkpoint: the built-in trainer goes on from there when the group changes",
+            holds=lambda s: s.elastic is None or (s.vision is not None and s.checkpoint is not None),
+            field="elastic",
+        ),
+        Rule(
+            cel="!has(self.elastic) || !has(self.rendezvous) || self.rendezvous != 'Static'",
+            message="rendezvous must not be Static where elastic is set",
+            holds=lambda s: s.elastic is None or s.rendezvous != "Static",
+            field="rendezvous",
+        ),
     )
     transitions: ClassVar[tuple[Rule, ...]] = tuple(_immutable(field) for field in _SHAPE)
 
@@ -236,6 +287,13 @@ class TrainingJobSpec(Model):
         Field(description="What the platform team offers under this name: image, node selection, defaults, prices."),
     ] = "default"
     num_nodes: Annotated[int, Field(ge=1, le=1000, description="Pods, each with numProcPerNode processes.")] = 1
+    elastic: Annotated[
+        Elastic | None,
+        Field(
+            description="In place of numNodes: the training goes on with fewer nodes when some are lost or cannot be had, and "
+            "with more when they come, without a new attempt."
+        ),
+    ] = None
     num_proc_per_node: Annotated[
         int | Literal["Auto"],
         WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^Auto$", "maxLength": 4}),
@@ -329,6 +387,16 @@ class TrainingJobSpec(Model):
             "A job with any other value is left alone: no pods, no status, no events.",
         ),
     ] = None
+
+    @property
+    def nodes(self) -> int:
+        """Pods that the job asks for."""
+        return self.elastic.max_nodes if self.elastic else self.num_nodes
+
+    @property
+    def least_nodes(self) -> int:
+        """Pods without which it cannot train."""
+        return self.elastic.min_nodes if self.elastic else self.num_nodes
 
 
 def immutable_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

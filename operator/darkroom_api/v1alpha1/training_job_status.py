@@ -92,6 +92,12 @@ class Attempt(Model):
     reason: Annotated[str | None, Field(max_length=128, description="Why it ended, or is being ended.")] = None
     message: Annotated[ShortText | None, Field(description="Why it ended, in a sentence.")] = None
     node: Annotated[Name | None, Field(description="Node of the process that failed first.")] = None
+    nodes: Annotated[int | None, Field(description="Elastic jobs: pods that hold a node.")] = None
+    nodes_time: Annotated[Time | None, Field(description="Elastic jobs: since when it is so many.")] = None
+    node_seconds: Annotated[
+        int | None,
+        Field(ge=0, le=2**53, description="Elastic jobs: seconds that all pods together held nodes before that."),
+    ] = None
 
 
 class Failure(Model):

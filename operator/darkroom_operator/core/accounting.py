@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from darkroom_api.report import TerminationMessage
-from darkroom_api.v1alpha1.training_job_status import TimeSpent
+from darkroom_api.v1alpha1.training_job_status import Attempt, TimeSpent
+from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.types import Body
 
@@ -134,6 +135,12 @@ def _more(old: str | None, new: str | None) -> float:
 def billed_hours(span: Span) -> float:
     """Hours for which one pod held its node."""
     return _seconds(span.scheduled, span.end) / 3600 if span.scheduled else 0.0
+
+
+def node_hours(attempt: Attempt, until: datetime) -> float:
+    """Hours that all pods of an elastic attempt together held nodes."""
+    since = parse_time(attempt.nodes_time) or until
+    return ((attempt.node_seconds or 0) + (attempt.nodes or 0) * max(0.0, (until - since).total_seconds())) / 3600
 
 
 def price(profile: Profile, *, node_hours: float, gpu_hours: float) -> float:

@@ -74,7 +74,7 @@ def seconds_of_all(spec: TrainingJobSpec, profile: Profile) -> int | None:
     budget = spec.budget
     if budget is None:
         return None
-    nodes = spec.num_nodes / 3600
+    nodes = spec.nodes / 3600
     gpus = nodes * profile.accelerators_in(profile.resources_for(spec.resources_per_node))
     price = accounting.price(profile, node_hours=nodes, gpu_hours=gpus)
     limits = [
@@ -102,10 +102,11 @@ def _uses(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatus, runn
     if seen.profile is None:
         return
     gpus = seen.profile.accelerators_in(seen.profile.resources_for(spec.resources_per_node))
-    hours = _hours_of(seen, running) * spec.num_nodes
+    hours = _hours_of(seen, spec, running)
     nodes = float(status.node_hours or 0) + hours
     accelerators = float(status.gpu_hours or 0) + hours * gpus
-    rate = spec.num_nodes / 3600 if running else 0.0
+    held = (running.nodes or 0) if running and spec.elastic else spec.nodes
+    rate = held / 3600 if running else 0.0
     if budget.max_gpu_hours is not None:
         yield Use("maxGpuHours", float(budget.max_gpu_hours), accelerators, rate * gpus)
     if budget.max_cost is not None:
@@ -114,11 +115,13 @@ def _uses(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatus, runn
         yield Use("maxCost", float(budget.max_cost), price, per_second)
 
 
-def _hours_of(seen: Observed, running: Attempt | None) -> float:
-    """Hours for which the running attempt's first pod has held its node: as it will be billed."""
+def _hours_of(seen: Observed, spec: TrainingJobSpec, running: Attempt | None) -> float:
+    """Node-hours of the running attempt, as they will be billed: by its first pod, or by all where they come and go."""
+    if running and spec.elastic:
+        return accounting.node_hours(running, seen.now)
     first = next((pod for pod in seen.current_pods(running.number) if pod.index == 0), None) if running else None
     scheduled = first.scheduled_at if first else None
-    return max(0.0, (seen.now - scheduled).total_seconds()) / 3600 if scheduled else 0.0
+    return max(0.0, (seen.now - scheduled).total_seconds()) / 3600 * spec.nodes if scheduled else 0.0
 
 
 def _reached(target: Target, status: TrainingJobStatus) -> str | None:

@@ -23,7 +23,7 @@ _WARNINGS = frozenset(
 
 def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
     """Events of one step, in the order in which things happened."""
-    return (*_attempts_ended(old, new), *_attempts_begun(old, new), *_turn(old, new))
+    return (*_attempts_ended(old, new), *_attempts_begun(old, new), *_turn(old, new), *_resized(old, new))
 
 
 def _attempts_begun(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
@@ -66,6 +66,15 @@ def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
     if reason in (names.REASON_RUNNING, names.REASON_SUSPENDED):
         return [Event("Normal", reason, message[:1024])]
     return []
+
+
+def _resized(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
+    """An elastic job goes on with fewer nodes, or with more."""
+    (before, _), (reason, message) = _ready(old), _ready(new)
+    elastic = any(attempt.nodes is not None for attempt in (new.attempts or [])[-1:])
+    if not elastic or old.nodes == new.nodes or (before, reason) != (names.REASON_RUNNING, names.REASON_RUNNING):
+        return []
+    return [Event("Normal", "Resized", message[:1024])]
 
 
 def _ready(status: TrainingJobStatus) -> tuple[str, str]:

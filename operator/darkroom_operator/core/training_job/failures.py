@@ -57,8 +57,8 @@ def classify(ending: Ending) -> Outcome:
         ended_by_operator,
         not_worth_retrying,
         out_of_memory,
-        hung,
         lost_to_infrastructure,
+        hung,
         asked_to_leave,
         deleted,
         crashed,
@@ -202,6 +202,13 @@ def blame(ending: Ending, pod: Pod) -> Outcome:
     code = exit_code(pod)
     reason = names.REASON_KILLED if code == ExitCode.KILLED else names.REASON_SOFTWARE_ERROR
     return _failed(ending, pod, reason, fallback=f"exit code {code}")
+
+
+def to_blame(pods: Sequence[Pod]) -> list[Pod]:
+    """Of an elastic attempt: pods that were taken away, or left as they were asked to, did not end it if another did."""
+    own = [pod for pod in pods if pod.disrupted is None and exit_code(pod) not in (None, 0, ExitCode.ASKED_TO_LEAVE)]
+    others = [pod for pod in pods if pod.terminated is None or exit_code(pod) == 0]
+    return [*own, *others] if any(not _complains_of_peer(pod) for pod in own) else list(pods)
 
 
 def _ended_badly(ending: Ending) -> list[Pod]:

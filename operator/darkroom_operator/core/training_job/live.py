@@ -159,6 +159,8 @@ def seconds_to_yield(seen: Observed, attempt: Attempt) -> float | None:
     job = seen.jobs.get(attempt.number)
     if job is None or job.deleting:
         return None
+    if seen.spec and seen.spec.elastic and attempt.reason not in FINISHING:
+        return None  # pods that leave would be made again while their Job is there; SIGTERM asks for the same
     asked = parse_time(attempt.yield_time)
     if asked is None:
         if not _is_alive(seen, attempt):

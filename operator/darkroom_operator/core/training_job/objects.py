@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Container, TrainingJobSpec
+from darkroom_api.report import ExitCode
+from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Container, Launcher, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
 from darkroom_operator.core.profile import NetworkPolicy, Profile
 from darkroom_operator.core.training_job import budget
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
+from darkroom_operator.core.training_job.tensorflow import tensorflow_env
 from darkroom_operator.core.training_job.torchrun import torchrun_env
 from darkroom_operator.core.types import Channel
 
@@ -126,12 +129,29 @@ def job(
         "metadata": _metadata(owner, job_name(owner, attempt), labels),
         "spec": {
             "completionMode": "Indexed",
-            "completions": spec.num_nodes,
-            "parallelism": spec.num_nodes,
+            "completions": spec.nodes,
+            "parallelism": spec.nodes,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
             "template": {"metadata": template_meta, "spec": pod},
+            **(_elasticity() if spec.elastic else {}),
         },
+    }
+
+
+def _elasticity() -> Object:
+    """A pod that is taken away, or was asked to leave and did, is made again and costs nothing; any other end ends them all.
+
+    Node 0 has the store where the nodes meet, and so is the last to end: with it, the training is complete, and a pod that
+    found no node until then need not come any more.
+    """
+    taken = [{"type": "DisruptionTarget", "status": "True"}]
+    left = {"containerName": MAIN_CONTAINER, "operator": "In", "values": [int(ExitCode.ASKED_TO_LEAVE)]}
+    return {
+        "podFailurePolicy": {
+            "rules": [{"action": "Ignore", "onPodConditions": taken}, {"action": "Ignore", "onExitCodes": left}]
+        },
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
 
 
@@ -186,7 +206,7 @@ def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt:
     }
     if identity.supplemental_groups:
         pod["securityContext"]["supplementalGroups"] = list(identity.supplemental_groups)
-    if spec.num_nodes > 1:
+    if spec.nodes > 1:
         pod["subdomain"] = service_name(owner)
     optional: Object = {
         "serviceAccountName": profile.service_account_name,
@@ -241,7 +261,6 @@ def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt
 
 
 def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int) -> list[Object]:
-    host = f"{job_name(owner, attempt)}-0.{service_name(owner)}" if spec.num_nodes > 1 else "localhost"
     processes = processes_per_node(spec, profile)
     fixed = {
         names.ENV_JOB: owner.name,
@@ -262,12 +281,26 @@ def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int)
             "valueFrom": {"resourceFieldRef": {"containerName": MAIN_CONTAINER, "resource": "limits.cpu"}},
         },
     ]
-    env += torchrun_env(spec, host=host, processes=processes, run_id=f"{owner.uid}-{attempt}")
+    env += _launcher_env(owner, spec, attempt=attempt, processes=processes)
     if spec.vision:
-        env.append({"name": names.ENV_CONFIG, "value": json.dumps(trainer_config(owner, spec, profile).to_wire())})
+        config = trainer_config(owner, spec, profile, processes=processes)
+        env.append({"name": names.ENV_CONFIG, "value": json.dumps(config.to_wire())})
     if spec.container and spec.container.env:
         env += [item.to_wire() for item in spec.container.env]
     return list({item["name"]: item for item in env}.values())  # the last of a name wins, each appears once
+
+
+def _launcher_env(owner: Owner, spec: TrainingJobSpec, *, attempt: int, processes: int) -> list[Object]:
+    """How the processes of an attempt find each other; empty for a container that brings its own way."""
+    name, domain = job_name(owner, attempt), service_name(owner)
+    hosts = [f"{name}-{index}.{domain}" for index in range(spec.nodes)] if spec.nodes > 1 else ["localhost"]
+    match Launcher(spec.container.launcher) if spec.container else Launcher.TORCHRUN:
+        case Launcher.TORCHRUN:
+            return torchrun_env(spec, host=hosts[0], processes=processes, run_id=f"{owner.uid}-{attempt}")
+        case Launcher.TENSORFLOW:
+            return tensorflow_env(hosts)
+        case Launcher.NONE:
+            return []
 
 
 def report_path(uid: str, attempt: int | str) -> str:
@@ -289,13 +322,19 @@ def _open_channel(pod: Object, channel: Channel, owner: Owner, attempt: int) -> 
     pod["volumes"].append({"name": "report", "projected": {"sources": [{"serviceAccountToken": token}]}})
 
 
-def trainer_config(owner: Owner, spec: TrainingJobSpec, profile: Profile) -> TrainerConfig:
-    """What the built-in trainer reads."""
+def trainer_config(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, processes: int = 1) -> TrainerConfig:
+    """What the built-in trainer reads. processes: of one pod."""
     if spec.vision is None:
         raise ValueError("a job with a container of its own has no trainer config")
     saved = spec.checkpoint
+    vision = spec.vision
+    if (
+        spec.elastic and vision.micro_batch_size is None
+    ):  # or it followed from whoever came first, and later nodes had no work
+        largest = spec.nodes * processes
+        vision = vision.model_copy(update={"micro_batch_size": math.ceil(vision.batch_size / largest)})
     return TrainerConfig(
-        vision=spec.vision,
+        vision=vision,
         data_dir=names.DATA_DIR,
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),

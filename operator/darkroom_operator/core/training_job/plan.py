@@ -205,8 +205,9 @@ def _impossible(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan |
 
 def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str] | None:
     """Reason and message, where the job and its profile do not go together."""
-    if profile.max_nodes is not None and spec.num_nodes > profile.max_nodes:
-        message = f"spec.numNodes: {spec.num_nodes} is more than profile {spec.profile!r} allows ({profile.max_nodes})"
+    if profile.max_nodes is not None and spec.nodes > profile.max_nodes:
+        field = "elastic.maxNodes" if spec.elastic else "numNodes"
+        message = f"spec.{field}: {spec.nodes} is more than profile {spec.profile!r} allows ({profile.max_nodes})"
         return names.REASON_LIMIT_EXCEEDED, message
     if (priority := objects.priority_class_of(spec, profile)) and priority not in profile.allowed_priorities:
         allowed = ", ".join(profile.allowed_priorities) or "none"
@@ -245,7 +246,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         _seconds_to_start(seen, spec, record.running),
         live.seconds_to_stall(seen, spec, record.status, record.running),
     ]
-    if healthy and job and len(seen.current_pods(record.running.number)) < spec.num_nodes:
+    if healthy and job and len(seen.current_pods(record.running.number)) < spec.nodes:
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
         waits.append(due)
     wait = min((seconds for seconds in waits if seconds is not None and seconds > 0), default=None)

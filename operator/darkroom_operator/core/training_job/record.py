@@ -20,6 +20,7 @@ from darkroom_operator.core.training_job.failures import (
     Ending,
     Outcome,
     classify,
+    to_blame,
 )
 from darkroom_operator.core.training_job.objects import Owner, run_folder
 from darkroom_operator.core.training_job.observe import Job, Observed, Pod
@@ -53,14 +54,19 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         return Record(status, newest)
     pods = seen.pods_of(newest.number)
     current = seen.current_pods(newest.number)
-    if newest.running_time is None and len(current) >= spec.num_nodes and all(pod.up for pod in current):
-        newest.running_time = timestamp(max(pod.started_at or seen.now for pod in current))
+    up = sorted(pod.started_at or seen.now for pod in current if pod.up)
+    if newest.running_time is None and len(up) >= spec.least_nodes:
+        newest.running_time = timestamp(up[spec.least_nodes - 1])
+    if spec.elastic:
+        _count_nodes(seen, newest, current)
     live.take_in(seen, status, newest)
     if not _is_over(seen, newest, pods):
         return Record(status, newest)
     job = seen.jobs.get(newest.number)
     verdict = (newest.reason, newest.message or "") if newest.reason else None
     suspending = _suspending(seen, spec, job)
+    if spec.elastic:
+        pods = to_blame(current)
     ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, verdict=verdict)
     outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
@@ -160,13 +166,23 @@ def _account(
     )
     status.goodput = accounting.goodput(status.time)
     if seen.profile:
-        _charge(spec, status, seen.profile, accounting.billed_hours(span))
+        hours = accounting.billed_hours(span) * spec.nodes if not spec.elastic else accounting.node_hours(attempt, end)
+        _charge(spec, status, seen.profile, hours)
+
+
+def _count_nodes(seen: Observed, attempt: Attempt, current: list[Pod]) -> None:
+    """Keep account of the nodes of an elastic attempt: whenever their number changes, what they took so far."""
+    held = sum(pod.live and pod.scheduled_at is not None for pod in current)
+    if held == attempt.nodes:
+        return
+    attempt.node_seconds = round(accounting.node_hours(attempt, seen.now) * 3600)
+    attempt.nodes, attempt.nodes_time = held, timestamp(seen.now)
 
 
 def _charge(spec: TrainingJobSpec, status: TrainingJobStatus, profile: Profile, hours: float) -> None:
     gpus = profile.accelerators_in(profile.resources_for(spec.resources_per_node))
-    nodes = float(status.node_hours or 0) + hours * spec.num_nodes
-    accelerators = float(status.gpu_hours or 0) + hours * spec.num_nodes * gpus
+    nodes = float(status.node_hours or 0) + hours
+    accelerators = float(status.gpu_hours or 0) + hours * gpus
     status.node_hours, status.gpu_hours = f"{nodes:.4f}", f"{accelerators:.4f}"
     cost = accounting.price(profile, node_hours=nodes, gpu_hours=accelerators)
     status.cost = f"{cost:.4f} {profile.currency}" if cost else None

@@ -89,21 +89,24 @@ def of_attempt(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> Phase
         return stopping(
             why or f"attempt {attempt.number} is being stopped; the next follows when its pods have gone", reason
         )
-    if words := _ending(job, pods):
+    if words := _ending(job, pods, spec):
         return stopping(why or f"attempt {attempt.number}: {words}")
-    up = sum(pod.up and not pod.departed for pod in pods)
-    if up >= spec.num_nodes:
-        return Phase("Running", names.REASON_RUNNING, f"attempt {attempt.number}: every node runs", ready=True)
+    up = sum(pod.up and not pod.departed and not pod.leaving for pod in pods)
+    if up >= spec.least_nodes:
+        nodes = (
+            "every node runs" if up >= spec.nodes else f"{up} of {spec.nodes} nodes run, {spec.least_nodes} are enough"
+        )
+        return Phase("Running", names.REASON_RUNNING, f"attempt {attempt.number}: {nodes}", ready=True)
     for check in (_cannot_start, _cannot_be_scheduled):
         if phase := check(seen, pods):
             return phase
-    return _pods_missing(seen, spec, job, pods) or pending(
-        f"attempt {attempt.number}: {up} of {spec.num_nodes} nodes run"
-    )
+    return _pods_missing(seen, spec, job, pods) or pending(f"attempt {attempt.number}: {up} of {spec.nodes} nodes run")
 
 
-def _ending(job: Job, pods: list[Pod]) -> str | None:
-    """Why the attempt will not go on: one pod that failed or leaves ends them all."""
+def _ending(job: Job, pods: list[Pod], spec: TrainingJobSpec) -> str | None:
+    """Why the attempt will not go on: one pod that failed or leaves ends them all, unless the job is elastic."""
+    if spec.elastic and not job.failing:
+        return None
     if failed := next((pod for pod in pods if pod.phase == "Failed"), None):
         code = failed.terminated.exit_code if failed.terminated else "unknown"
         how = failed.disrupted or f"exit code {code}"
@@ -144,9 +147,9 @@ def _cannot_be_scheduled(_: Observed, pods: list[Pod]) -> Phase | None:
 
 
 def _pods_missing(seen: Observed, spec: TrainingJobSpec, job: Job, pods: list[Pod]) -> Phase | None:
-    if len(pods) >= spec.num_nodes or (seen.now - job.created_at).total_seconds() < PODS_DUE_SECONDS:
+    if len(pods) >= spec.nodes or (seen.now - job.created_at).total_seconds() < PODS_DUE_SECONDS:
         return None
-    made = f"{len(pods)} of {spec.num_nodes} pods were made" if pods else "no pod was made"
+    made = f"{len(pods)} of {spec.nodes} pods were made" if pods else "no pod was made"
     message = f"{made} for Job {job.name}: a quota, pod security or a policy refuses it; see its events"
     return pending(message, names.REASON_PODS_NOT_CREATED)
 
@@ -162,7 +165,7 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
     if phase.finished and not status.completion_time:
         status.completion_time = _completion_time(status, seen.now)
     if seen.spec:
-        status.nodes = f"{_nodes_up(seen, status, phase)}/{seen.spec.num_nodes}"
+        status.nodes = f"{_nodes_up(seen, status, phase)}/{seen.spec.nodes}"
         if seen.profile and not phase.finished and not _recorded_before(seen, status):
             status.resolved = _resolved(seen, seen.spec)
     return status

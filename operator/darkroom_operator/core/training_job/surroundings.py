@@ -29,7 +29,7 @@ def owner_of(seen: Observed) -> objects.Owner:
 
 
 def _service(seen: Observed, spec: TrainingJobSpec) -> Surroundings:
-    if spec.num_nodes == 1:
+    if spec.nodes == 1:
         return Surroundings()
     return _kept(objects.service(owner_of(seen), spec), seen.services)
 

@@ -8,7 +8,7 @@ torch's own guess compares host names and can be wrong in a pod.
 from typing import Any
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.training_job import Launcher, Rendezvous, TrainingJobSpec
+from darkroom_api.v1alpha1.training_job import Rendezvous, TrainingJobSpec
 
 INDEX_LABEL = "metadata.labels['batch.kubernetes.io/job-completion-index']"
 
@@ -21,14 +21,12 @@ def rendezvous_of(spec: TrainingJobSpec) -> Rendezvous:
 
 
 def torchrun_env(spec: TrainingJobSpec, *, host: str, processes: int, run_id: str) -> list[dict[str, Any]]:
-    """PET_* for every pod of an attempt; empty for a container that brings its own launcher.
+    """PET_* for every pod of an attempt.
 
     host: name that resolves to node 0; run_id: new for each attempt, so that late agents of an old one cannot join.
     """
-    if spec.container and spec.container.launcher == Launcher.NONE:
-        return []
     fixed = {
-        "PET_NNODES": str(spec.num_nodes),
+        "PET_NNODES": f"{spec.least_nodes}:{spec.nodes}" if spec.elastic else str(spec.nodes),
         "PET_NPROC_PER_NODE": str(processes),
         "PET_MAX_RESTARTS": "0",  # restarts are the operator's: one owner of time and cost
         "PET_RDZV_ID": run_id,

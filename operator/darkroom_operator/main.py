@@ -19,6 +19,7 @@ from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.certificates import Certificates
 from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client, Resource
+from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.lease import Alone, Elector, Leadership
@@ -54,7 +55,7 @@ async def run(settings: Settings) -> None:
         services=_caches(client, SERVICES, enqueue, settings),
         network_policies=_caches(client, NETWORK_POLICIES, enqueue, settings),
     )
-    inbox = Inbox()
+    inbox, discovery = Inbox(), Discovery(client, store.touch_all, settings.discovery_seconds)
     reconciler = Reconciler(
         client,
         store,
@@ -63,6 +64,7 @@ async def run(settings: Settings) -> None:
         metrics,
         plan=plan,
         reporter=socket.gethostname(),
+        discovery=discovery,
         leads=leadership.leads,
         inbox=inbox,
     )
@@ -70,6 +72,7 @@ async def run(settings: Settings) -> None:
     reconciler.queue = queue
     activity = watch.StreamActivity(settings.namespaces)
     _observe(health, metrics, caches, store, activity, leadership)
+    health.wait_for(discovery.synced.is_set)
     metrics.registry.register(observability.WorkUnderWay(queue.running))
     server = await observability.serve(metrics, health, settings.metrics_port)
     asked, kopf_stop = asyncio.Event(), asyncio.Event()
@@ -78,6 +81,7 @@ async def run(settings: Settings) -> None:
     parts = {
         "queue": queue.run(),
         "profiles": profiles.run(),
+        "discovery": discovery.run(),
         "resync": watch.resync(client, store, settings),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }

@@ -20,6 +20,8 @@ class Children:
     """Pods that exist, and pods seen to go less than ten minutes ago (`departed`), with their last status."""
     services: tuple[Body, ...] = ()
     network_policies: tuple[Body, ...] = ()
+    workloads: tuple[Body, ...] = ()
+    """What Kueue made of a Job that is suspended; not looked for otherwise."""
     departed: frozenset[str] = frozenset()
     """UIDs of those in `pods` that no longer exist."""
 
@@ -47,7 +49,7 @@ class Delete:
 class Plan:
     """What to do about one TrainingJob, in this order: apply, create, delete, status, events.
 
-    create: objects that are made once and then left alone (Jobs): "already exists" is success if it is owned by us.
+    create: objects that are made once and then left alone (Jobs, PodGroups): "already exists" is success if it is owned by us.
     apply: objects kept as desired by server-side apply (Services, NetworkPolicies).
     status: the whole desired status; the shell writes it only when it differs.
     requeue_after: seconds until time alone changes the plan.
@@ -107,3 +109,5 @@ class Facts:
     """None as well when this operator has just started: it is told again within seconds."""
     channel: Channel | None = None
     """None: pods of a new attempt send no live reports."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """API version by gang scheduler (queueing.APIS), as far as the API server serves them."""

@@ -9,9 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.scheduling import Gang
+from darkroom_operator.core.training_job.queueing import suspended_job
 from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
-from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client
+from darkroom_operator.shell.client import (
+    BY_KIND,
+    EVENTS,
+    TRAINING_JOBS,
+    WORKLOADS,
+    ApiError,
+    Client,
+    resource_of,
+)
+from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
@@ -75,12 +86,13 @@ class Reconciler:
         *,
         plan: Callable[[Facts], Plan],
         reporter: str,
+        discovery: Discovery,
         leads: Callable[[], bool] = lambda: True,
         inbox: Inbox | None = None,
     ) -> None:
         self._client, self._store, self._caches, self._profiles = client, store, caches, profiles
         self._metrics, self._plan, self._reporter, self._leads = metrics, plan, reporter, leads
-        self._inbox = inbox or Inbox()
+        self._inbox, self._discovery = inbox or Inbox(), discovery
         self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
         self.queue: KeyedQueue[Key]
 
@@ -107,16 +119,18 @@ class Reconciler:
             self._inbox.forget(key)
             self.queue.forget(key)
             return "gone"
-        if not all(cache.synced.is_set() for cache in self._caches.all()):
+        known = (self._discovery.synced, *(cache.synced for cache in self._caches.all()))
+        if not all(synced.is_set() for synced in known):
             self.queue.add_after(key, 0.2)
             return "waiting"
         if not self._leads():
             return "standby"  # the key comes again when we begin to lead
         facts = Facts(
             body,
-            self._caches.of(key),
+            await self._with_workloads(body, self._caches.of(key)),
             datetime.now(UTC),
             self._profiles.current,
+            served=self._discovery.served,
             live=self._inbox.newest(key),
             channel=self._inbox.channel,
         )
@@ -125,6 +139,15 @@ class Reconciler:
         if refusal:
             decision = self._plan(replace(facts, refusal=refusal))
         return await self._finish(key, body, decision, refused=refusal is not None)
+
+    async def _with_workloads(self, body: Body, children: Children) -> Children:
+        """With what Kueue says about a Job that it holds back."""
+        uid = suspended_job(body, children)
+        if uid is None or Gang.KUEUE.value not in self._discovery.served:
+            return children
+        selector = f"{names.KUEUE_JOB_UID}={uid}"
+        found, _ = await self._client.list(WORKLOADS, body["metadata"]["namespace"], selector)
+        return replace(children, workloads=tuple(found))
 
     async def _act(self, body: Body, decision: Plan) -> Refusal | None:
         """Carry out the writes to children; the first final no ends it. Passing trouble is raised, and so retried."""
@@ -139,7 +162,7 @@ class Reconciler:
         return None
 
     async def _write(self, body: Body, desired: Body, *, create: bool) -> Refusal | None:
-        resource = BY_KIND[desired["kind"]]
+        resource = resource_of(desired)
         try:
             if create:
                 stored = await self._client.create(resource, desired)
@@ -160,9 +183,10 @@ class Reconciler:
             return None  # the namespace goes, and the job with it
         if error.code != 409:
             return Refusal(kind, meta["name"], error.code, error.message)
-        found = await self._client.get(BY_KIND[kind], meta["namespace"], meta["name"])
+        found = await self._client.get(resource_of(desired), meta["namespace"], meta["name"])
         owners = found["metadata"].get("ownerReferences", [])
-        if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
+        ours = {body["metadata"]["uid"], *(owner["uid"] for owner in meta["ownerReferences"])}
+        if any(owner["uid"] in ours for owner in owners):
             self._caches.put(found)
             return None
         if any(owner["kind"] == TRAINING_JOBS.kind for owner in owners):

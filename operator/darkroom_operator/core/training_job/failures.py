@@ -13,6 +13,7 @@ from darkroom_operator.core.training_job.observe import Job, Pod
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
 FINISHING = (names.REASON_BUDGET_SPENT, names.REASON_TARGET_REACHED)
 """Verdicts after which an attempt is to measure and export what it has, and not merely to save and leave."""
+_FREE_VERDICTS = (names.REASON_PROFILE_CHANGED, names.REASON_PREEMPTED)
 _DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
@@ -26,6 +27,8 @@ class Ending:
     number: int
     suspending: bool
     """The pods were taken away because of spec.suspend."""
+    preempted: str | None = None
+    """Why its queue took the nodes back."""
     verdict: tuple[str, str] | None = None
     """Reason and message, where the operator itself ended the attempt: a deadline passed, a budget is spent."""
 
@@ -54,6 +57,7 @@ def classify(ending: Ending) -> Outcome:
         ended_by_operator,
         not_worth_retrying,
         out_of_memory,
+        preempted,
         lost_to_infrastructure,
         asked_to_leave,
         deleted,
@@ -84,11 +88,11 @@ def suspended(ending: Ending) -> Outcome | None:
 
 
 def ended_by_operator(ending: Ending) -> Outcome | None:
-    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again. Or a profile that was put right."""
+    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again. Or a change that is free."""
     if ending.verdict is None:
         return None
     reason, message = ending.verdict
-    if reason == names.REASON_PROFILE_CHANGED:
+    if reason in _FREE_VERDICTS:
         return Outcome(DISRUPTED, reason, message, retry=True)
     return Outcome(FAILED, reason, message)
 
@@ -112,6 +116,14 @@ def out_of_memory(ending: Ending) -> Outcome | None:
         if end and (end.reason == "OOMKilled" or (end.report and end.report.reason == Reason.OUT_OF_MEMORY)):
             return _failed(ending, pod, names.REASON_OUT_OF_MEMORY, fallback="killed for lack of memory")
     return None
+
+
+def preempted(ending: Ending) -> Outcome | None:
+    """The Job was suspended by its queue; pods that leave with a code fail it, for the Job controller counts them."""
+    by_themselves = [pod for pod in _ended_badly(ending) if not pod.deleting]
+    if ending.preempted is None or by_themselves:
+        return None
+    return Outcome(DISRUPTED, names.REASON_PREEMPTED, ending.preempted[:1024], retry=True)
 
 
 def lost_to_infrastructure(ending: Ending) -> Outcome | None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.scheduling import Gang, Scheduling
 from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
 from darkroom_operator.core.profile import NetworkPolicy, Profile
-from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
+from darkroom_operator.core.training_job import gangs
+from darkroom_operator.core.training_job.observe import MAIN_CONTAINER, Job
 from darkroom_operator.core.training_job.torchrun import torchrun_env
 from darkroom_operator.core.types import Channel
 
@@ -106,6 +108,7 @@ def job(
     profile: Profile,
     *,
     attempt: int,
+    gang: Gang = Gang.NONE,
     avoid: Sequence[str] = (),
     channel: Channel | None = None,
 ) -> Object:
@@ -119,10 +122,10 @@ def job(
     template_meta: Object = {"labels": labels}
     if profile.annotations:
         template_meta["annotations"] = dict(profile.annotations)
-    return {
+    made: Object = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(owner, job_name(owner, attempt), labels),
+        "metadata": _metadata(owner, job_name(owner, attempt), dict(labels)),
         "spec": {
             "completionMode": "Indexed",
             "completions": spec.num_nodes,
@@ -132,16 +135,41 @@ def job(
             "template": {"metadata": template_meta, "spec": pod},
         },
     }
+    gangs.join(made, spec.scheduling or Scheduling(), gang)
+    return made
 
 
-def digest(job: Object) -> str:
-    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them."""
-    return hashlib.sha256(json.dumps(job["spec"], sort_keys=True).encode()).hexdigest()[:16]
+def pod_group(owner: Owner, spec: TrainingJobSpec, profile: Profile, job: Job, version: str) -> Object:
+    """Tells the gang scheduler of an attempt's Job that its pods belong together; version: of the API that it is in."""
+    return gangs.pod_group(
+        job,
+        namespace=owner.namespace,
+        labels=_labels(owner, spec) | {names.LABEL_ATTEMPT: str(job.attempt)},
+        nodes=spec.num_nodes,
+        resources=profile.resources_for(spec.resources_per_node),
+        version=version,
+        queue=spec.scheduling.queue if spec.scheduling else None,
+        priority=priority_class_of(spec, profile),
+    )
+
+
+def digest(job: Object, scheduling: Scheduling | None) -> str:
+    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them.
+
+    job: without its gang, for which scheduler that is comes and goes with what the cluster serves.
+    """
+    asked = job["spec"]
+    queueing = scheduling.to_wire() if scheduling else {}
+    queueing.pop("priorityClassName", None)  # it is in the pods
+    if queueing not in ({}, {"gang": "Auto"}):
+        asked = asked | {"scheduling": queueing}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def signed(job: Object, signature: str) -> Object:
     """The Job with the digest by which a later look knows whether it is still what would be asked for."""
-    return job | {"metadata": job["metadata"] | {"annotations": {names.ANNOTATION_DIGEST: signature}}}
+    notes = job["metadata"].get("annotations", {}) | {names.ANNOTATION_DIGEST: signature}
+    return job | {"metadata": job["metadata"] | {"annotations": notes}}
 
 
 def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:

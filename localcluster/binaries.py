@@ -103,7 +103,11 @@ def ensure_one(module: Module, report: Callable[[str], None]) -> Path:
 
 def source_of(module: Module, dependency: str) -> Path:
     """The folder of a module's dependency in Go's own cache, for the manifests that it ships."""
-    for arguments in (("list", "-mod=readonly", "-m", "-f", "{{.Dir}}"), ("mod", "download"), ("list", "-m", "-f", "{{.Dir}}")):
+    for arguments in (
+        ("list", "-mod=readonly", "-m", "-f", "{{.Dir}}"),
+        ("mod", "download"),
+        ("list", "-m", "-f", "{{.Dir}}"),
+    ):
         done = subprocess.run(
             [find_go(), *arguments, dependency],
             cwd=module.folder,

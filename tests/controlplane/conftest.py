@@ -169,7 +169,9 @@ class Flowers:
 
     def reaches(self, state: str, *, within: float = 30.0) -> dict[str, Any]:
         """Wait for a state; returns the status."""
-        eventually(lambda: self.status.get("state") == state, within=within, what=f"{self.name}: {state}: {self.status}")
+        eventually(
+            lambda: self.status.get("state") == state, within=within, what=f"{self.name}: {state}: {self.status}"
+        )
         return self.status
 
     def pods(self, attempt: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ import pytest
 
 from localcluster import Cluster
 from tests import kueue as real_kueue
-from tests.controlplane.conftest import Flowers
 from tests.kube import Kube, eventually
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +30,9 @@ def kueue(cluster: Cluster, kube: Kube) -> Iterator[None]:
     real_kueue.start(cluster)
     for number, node in enumerate(kube.list("Node", None)):
         kube.merge("Node", None, node["metadata"]["name"], {"metadata": {"labels": {"rack": f"rack-{number // 2}"}}})
-    kube.create(cluster_wide("Topology", "racks", levels=[{"nodeLabel": "rack"}, {"nodeLabel": "kubernetes.io/hostname"}]))
+    kube.create(
+        cluster_wide("Topology", "racks", levels=[{"nodeLabel": "rack"}, {"nodeLabel": "kubernetes.io/hostname"}])
+    )
     kube.create(cluster_wide("ResourceFlavor", "fake", nodeLabels={"type": "kwok"}))
     kube.create(cluster_wide("ResourceFlavor", "racked", nodeLabels={"type": "kwok"}, topologyName="racks"))
     urgent = {"apiVersion": KUEUE, "kind": "WorkloadPriorityClass", "metadata": {"name": "urgent"}}
@@ -85,7 +86,9 @@ def test_admission_preemption_and_readmission(flowers, queue, kube, namespace):
     assert (first["result"], first["reason"]) == ("Disrupted", "Preempted")
     assert "Preempted to accommodate a workload" in first["message"]
     assert (second["number"], waiting["restarts"], waiting["nodes"]) == (2, 0, "0/2")
-    eventually(lambda: "insufficient unused quota" in ours.condition("Ready")[2], what=f"why: {ours.condition('Ready')}")
+    eventually(
+        lambda: "insufficient unused quota" in ours.condition("Ready")[2], what=f"why: {ours.condition('Ready')}"
+    )
     assert ours.pods(2) == []
 
     urgent.end(1, 0, 0)

@@ -1,5 +1,7 @@
 """Queues and gangs: who is chosen, where a job stands that waits, and what a preemption costs."""
 
+import json
+
 import pytest
 
 from darkroom_api import names
@@ -53,7 +55,7 @@ def only(*gangs: str) -> dict[str, str]:
     ],
 )
 def test_choose(scheduling, nodes, profile, served, expected):
-    spec = TrainingJobSpec.model_validate({"vision": VISION, "numNodes": nodes, "scheduling": scheduling})
+    spec = TrainingJobSpec.from_wire(json.dumps({"vision": VISION, "numNodes": nodes, "scheduling": scheduling}))
     chosen = choose(spec, Profile(**profile), served)
     assert (chosen.reason if isinstance(chosen, Obstacle) else chosen) == expected
 

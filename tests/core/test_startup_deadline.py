@@ -24,7 +24,9 @@ def waiting(*, pods: bool = True, **spec) -> World:
 
 def test_it_ends_with_what_held_it():
     world = waiting()
-    assert world.look().requeue_after == pytest.approx(60)
+    assert world.look().requeue_after == pytest.approx(10)  # by then its pods are due
+    world.wait(10)
+    assert world.look().requeue_after == pytest.approx(50)
     world.wait(61)
     world.settle()
     assert world.condition("Ready") == ("False", "StartupDeadlineExceeded")

@@ -304,7 +304,8 @@ class TrainingJobSpec(Model):
             le=31536000,
             description="Seconds from the start of an attempt within which every pod must run: scheduled, image pulled, "
             "started. Otherwise the attempt is ended and the job fails with what held it up, unless a restart rule for "
-            "StartupDeadlineExceeded says otherwise. Time suspended or in a queue does not count. Absent: it waits. May be changed.",
+            "StartupDeadlineExceeded says otherwise. Time suspended or in a queue does not count. "
+            "Absent: it waits. May be changed.",
         ),
     ] = None
     ttl_seconds_after_finished: Annotated[

@@ -169,7 +169,8 @@ class TrainingJobStatus(Model):
         str | None,
         Field(
             max_length=32,
-            description="A word for people: Queued, Pending, Running, Stopping, Restarting, Suspended, Stalled, Complete, Failed.",
+            description="A word for people: Queued, Pending, Running, Stopping, Restarting, Suspended, Stalled, Complete, "
+            "Failed.",
         ),
     ] = None
     finished: Annotated[

@@ -79,7 +79,7 @@ class ControlPlane:
         self._start("kube-apiserver", [*self._api_server(node_loss_seconds), *more])
         self._processes.await_ready("kube-apiserver", self._api_server_ready, _PATIENCE)
         step("etcd and API server")
-        self._start("kube-controller-manager", self._controller_manager(node_loss_seconds))
+        self._start("kube-controller-manager", [*self._controller_manager(node_loss_seconds), *gates])
         self._start("kube-scheduler", [*self._scheduler(), *gates])
         self._processes.await_ready("kube-controller-manager", self._has_default_account, _PATIENCE)
         step("controller manager and scheduler")

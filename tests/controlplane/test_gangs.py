@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from localcluster.binaries import KUEUE, source_of
-from tests.kube import eventually
+from tests.kube import Refused, eventually
 
 pytestmark = pytest.mark.cluster
 APIS = {
@@ -33,7 +33,11 @@ def served(cluster):
 
 
 def group(kube, gang, namespace):
-    return kube.request("GET", f"{APIS[gang]}/namespaces/{namespace}/podgroups")["items"]
+    try:
+        return kube.request("GET", f"{APIS[gang]}/namespaces/{namespace}/podgroups")["items"]
+    except Refused as refused:
+        assert refused.code == 429, refused  # the API server has just learnt of the kind
+        return None
 
 
 @pytest.mark.parametrize("gang", APIS)
@@ -48,7 +52,7 @@ def test_a_pod_group_is_made_and_goes_with_its_job(flowers, kube, namespace, ser
         job.reaches("Running", within=60)
     job.edit(suspend=True)
     job.reaches("Suspended", within=60)
-    eventually(lambda: not group(kube, gang, namespace), within=60, what="the PodGroup is gone")
+    eventually(lambda: group(kube, gang, namespace) == [], within=60, what="the PodGroup is gone")
 
 
 @pytest.mark.parametrize("gang", APIS)

@@ -40,7 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", parents=[named], help="start a cluster; returns at once where it runs")
     up.add_argument("--nodes", default="real", help="none, kwok:COUNT, real or real:COUNT (default: real)")
     up.add_argument("--audit", action="store_true", help="have the API server write down every request (audit.log)")
-    up.set_defaults(run=lambda options: _cluster(options).up(options.nodes, audit=options.audit))
+    up.add_argument(
+        "--gangs", action="store_true", help="serve the native gang scheduling API, an alpha of this version"
+    )
+    up.set_defaults(run=lambda options: _cluster(options).up(options.nodes, audit=options.audit, gangs=options.gangs))
     down = commands.add_parser("down", parents=[named], help="remove a cluster; its image stores stay")
     down.add_argument("--purge", action="store_true", help="remove its image stores too")
     down.set_defaults(run=lambda options: _cluster(options).down(purge=options.purge))

@@ -32,7 +32,7 @@ class Module:
     programs: tuple[str, ...]
     stamps: tuple[str, ...] = ()
     package: str = "."
-    """What is built, where the program is another module's own."""
+    """What is built: the folder itself, or a program of a module that its go.mod names."""
     root: Path = MODULES
 
     @property
@@ -57,6 +57,8 @@ class Module:
         return _store() / f"{self.name}-{self.key}"
 
 
+KUEUE = Module("kueue", ("kueue",), package="sigs.k8s.io/kueue/cmd/kueue")
+"""Not among ALL: only tests of queues run it, and it takes two minutes to build."""
 KUBERNETES = Module(
     "kubernetes",
     ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
@@ -90,6 +92,34 @@ def ensure(report: Callable[[str], None], modules: Sequence[Module] = ALL) -> Pa
                 _build(module, report)
         _link(tools, modules)
     return tools
+
+
+def ensure_one(module: Module, report: Callable[[str], None]) -> Path:
+    """Build a program that is not in every cluster, if it is missing; returns the binary."""
+    with exclusive(_store() / ".lock"):
+        if not module.binary.is_file():
+            _build(module, report)
+    return module.binary
+
+
+def source_of(module: Module, dependency: str) -> Path:
+    """The folder of a module's dependency in Go's own cache, for the manifests that it ships."""
+    for arguments in (
+        ("list", "-mod=readonly", "-m", "-f", "{{.Dir}}"),
+        ("mod", "download"),
+        ("list", "-m", "-f", "{{.Dir}}"),
+    ):
+        done = subprocess.run(
+            [find_go(), *arguments, dependency],
+            cwd=module.folder,
+            env={**os.environ, "GOFLAGS": "", "GOWORK": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if arguments[0] == "list" and (folder := done.stdout.strip()):
+            return Path(folder)
+    raise ClusterError(f"go could not fetch {dependency}, which {module.folder} names:\n{done.stderr.strip()}")
 
 
 def _build(module: Module, report: Callable[[str], None]) -> None:

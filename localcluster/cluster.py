@@ -70,7 +70,7 @@ class Cluster:
         endpoint = self._require().endpoint
         return Api(endpoint.host, endpoint.port, Authority(self.state / "pki"))
 
-    def up(self, nodes: str = "none", *, audit: bool = False) -> Cluster:
+    def up(self, nodes: str = "none", *, audit: bool = False, gangs: bool = False) -> Cluster:
         """Start it, or return at once where it runs; remains of a killed run are cleared away first."""
         size = Size.parse(nodes)
         packages.require(packages.CERTIFICATES)
@@ -79,12 +79,12 @@ class Cluster:
         tools = self.bin
         with self._lock():
             if self.is_up():
-                self._same(size, audit=audit)
+                self._same(size, audit=audit, gangs=gangs)
                 self._report(f"cluster {self.name} is up already ({size})")
                 return self
             self._clear("clearing the remains of an earlier run")
             steps = Steps(self._report)
-            self._start(size, tools, steps, audit=audit)
+            self._start(size, tools, steps, audit=audit, gangs=gangs)
             self._report(f"cluster {self.name} is up ({size}) after {steps.total:.1f} s")
         return self
 
@@ -159,17 +159,17 @@ class Cluster:
             node.recover()
             node.await_ready(ControlPlane(self.state, self.bin, record.endpoint))
 
-    def _start(self, size: Size, tools: Path, steps: Steps, *, audit: bool) -> None:
+    def _start(self, size: Size, tools: Path, steps: Steps, *, audit: bool, gangs: bool) -> None:
         self.state.mkdir(parents=True)
         if size.kind is Kind.REAL:
             record = real.claim_network(self.name, self.state, size)
             steps("network")
         else:
             record = Record(size, loopback_endpoint())
-        record = replace(record, audit=audit)
+        record = replace(record, audit=audit, gangs=gangs)
         record.save(self.state)
         plane = ControlPlane(self.state, tools, record.endpoint)
-        plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None, audit=audit)
+        plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None, audit=audit, gangs=gangs)
         if size.kind is Kind.REAL:
             real.start_nodes(plane, real.nodes(self.name, self.state, tools, record), steps)
             addons.start_dns(self.state, tools, plane, real.network(self.name, record))
@@ -214,15 +214,16 @@ class Cluster:
             raise ClusterError(f"there is no cluster {self.name}: `python -m localcluster up --name {self.name}`")
         return record
 
-    def _same(self, size: Size, *, audit: bool) -> None:
+    def _same(self, size: Size, *, audit: bool, gangs: bool) -> None:
         running = self._require()
         other = f"`python -m localcluster down --name {self.name}` first"
         if running.size != size:
             raise ClusterError(
                 f"cluster {self.name} runs with --nodes {running.size}, not {size}: take another --name, or {other}"
             )
-        if audit and not running.audit:
-            raise ClusterError(f"cluster {self.name} runs without --audit: take another --name, or {other}")
+        for option, wanted, there in (("audit", audit, running.audit), ("gangs", gangs, running.gangs)):
+            if wanted and not there:
+                raise ClusterError(f"cluster {self.name} runs without --{option}: take another --name, or {other}")
 
 
 def _components(record: Record) -> list[str]:

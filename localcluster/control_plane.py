@@ -15,6 +15,8 @@ from localcluster.processes import Processes
 SERVICE_NETWORK = "10.96.0.0/16"
 _FIRST_SERVICE = "10.96.0.1"  # the API server's own Service always gets the first address
 _PATIENCE = 60.0
+_GANG_GATES = "GenericWorkload=true,GangScheduling=true"
+_GANG_API = "scheduling.k8s.io/v1alpha2=true"
 AUDIT_LOG = "audit.log"
 _AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
@@ -65,16 +67,20 @@ class ControlPlane:
         self._endpoint = endpoint
         self._processes = Processes(state)
 
-    def start(self, step: Callable[[str], None], node_loss_seconds: int | None, *, audit: bool = False) -> None:
+    def start(
+        self, step: Callable[[str], None], node_loss_seconds: int | None, *, audit: bool = False, gangs: bool = False
+    ) -> None:
         """Bring everything up in order; with node_loss_seconds a silent node is given up after so long."""
         self._certificates()
         step("certificates")
         self._start("etcd", self._etcd())
-        self._start("kube-apiserver", [*self._api_server(node_loss_seconds), *(self._audit() if audit else [])])
+        gates: list[str | Path] = ["--feature-gates", _GANG_GATES] if gangs else []
+        more = [*(self._audit() if audit else []), *([*gates, "--runtime-config", _GANG_API] if gangs else [])]
+        self._start("kube-apiserver", [*self._api_server(node_loss_seconds), *more])
         self._processes.await_ready("kube-apiserver", self._api_server_ready, _PATIENCE)
         step("etcd and API server")
-        self._start("kube-controller-manager", self._controller_manager(node_loss_seconds))
-        self._start("kube-scheduler", self._scheduler())
+        self._start("kube-controller-manager", [*self._controller_manager(node_loss_seconds), *gates])
+        self._start("kube-scheduler", [*self._scheduler(), *gates])
         self._processes.await_ready("kube-controller-manager", self._has_default_account, _PATIENCE)
         step("controller manager and scheduler")
 

@@ -54,6 +54,7 @@ class Record:
     endpoint: Endpoint
     network: int | None = None  # which of the numbered networks a real cluster has
     audit: bool = False  # the API server writes an audit log
+    gangs: bool = False  # the native gang scheduling API is served
     complete: bool = False  # `up` got to its end
 
     def save(self, state: Path) -> None:

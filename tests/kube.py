@@ -28,6 +28,10 @@ PATHS = {
     "ResourceClaim": "/apis/resource.k8s.io/v1",
     "ResourceClaimTemplate": "/apis/resource.k8s.io/v1",
     "NetworkPolicy": "/apis/networking.k8s.io/v1",
+    **dict.fromkeys(
+        ("ClusterQueue", "LocalQueue", "ResourceFlavor", "Topology", "Workload", "WorkloadPriorityClass"),
+        "/apis/kueue.x-k8s.io/v1beta2",
+    ),
     "Lease": "/apis/coordination.k8s.io/v1",
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
@@ -36,12 +40,15 @@ CLUSTER_SCOPED = (
     *("Namespace", "Node", "CustomResourceDefinition", "PersistentVolume"),
     *("PriorityClass", "DeviceClass", "ResourceSlice"),
     *("ClusterRole", "ClusterRoleBinding"),
+    *("ClusterQueue", "ResourceFlavor", "Topology", "WorkloadPriorityClass"),
 )
 PLURALS = {
     "Endpoints": "endpoints",
     "PriorityClass": "priorityclasses",
     "DeviceClass": "deviceclasses",
     "NetworkPolicy": "networkpolicies",
+    "Topology": "topologies",
+    "WorkloadPriorityClass": "workloadpriorityclasses",
 }
 
 

@@ -19,11 +19,21 @@ ANNOTATION_PARAMETERS = f"{GROUP}/parameters"  # on a trial: JSON of names and v
 ANNOTATION_GENERATION = f"{GROUP}/generation"  # on a trial: of CMAES and NSGAII
 ANNOTATION_OBJECTIVE = f"{GROUP}/objective"  # on a trial: the metric whose values by epoch its status keeps
 ANNOTATION_LEAVE = f"{GROUP}/leave"  # on a trial: `Pruned: why` or `SweepEnded: why`; it saves and leaves
+ANNOTATION_GANG = f"{GROUP}/gang"  # on Jobs: who schedules the pods all or none, where it is not nobody
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "darkroom"
 LABEL_NAME = "app.kubernetes.io/name"
 OPERATOR = "darkroom"  # LABEL_NAME of the operator's own pods, as the chart sets it
 REPORTS_PORT_NAME = "reports"  # of the operator's container, for live reports
+
+# --- What other systems read on our objects, in their words. ---
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"  # label of a Job: the LocalQueue; Kueue's webhook then creates it suspended
+KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"  # label of a Job: the WorkloadPriorityClass
+KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"  # label of Kueue's Workload: whose it is
+KUEUE_REQUIRED_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"  # annotation of pods: label of nodes
+KUEUE_PREFERRED_TOPOLOGY = "kueue.x-k8s.io/podset-preferred-topology"
+VOLCANO_POD_GROUP = "scheduling.k8s.io/group-name"  # annotation of pods: the PodGroup
+COSCHEDULING_POD_GROUP = "scheduling.x-k8s.io/pod-group"  # label of pods: the PodGroup
 
 # --- What the operator tells a container through its environment. ---
 ENV_JOB = "DARKROOM_JOB"
@@ -81,6 +91,9 @@ STALLED = "Stalled"  # nothing will happen until somebody changes something
 CONDITION_TYPES = (COMPLETE, FAILED, SUSPENDED, READY, RECONCILING, STALLED)
 
 # --- Reasons, each in the order of a job's life. ---
+REASON_QUEUED = "Queued"  # its queue has no room yet; the queue says why in the message
+REASON_NO_QUEUE = "NoQueue"  # it waits in a queue that nobody serves: no such queue, or nothing that acts on it
+REASON_NO_GANG_SCHEDULER = "NoGangScheduler"  # the cluster does not serve the PodGroups that spec.scheduling.gang needs
 REASON_PENDING = "Pending"  # the Job exists, its pods do not run yet
 REASON_UNSCHEDULABLE = "Unschedulable"  # the scheduler says why in the message: resources, taints, a missing claim
 REASON_IMAGE_PULL = "ImagePullFailed"  # kubelet's message names the image
@@ -96,9 +109,12 @@ REASON_BUDGET_SPENT = "BudgetSpent"  # the schedule was bent to end inside the b
 REASON_PRUNED = "Pruned"  # a sweep had seen enough
 REASON_SWEEP_ENDED = "SweepEnded"  # the sweep was over while the trial ran
 REASON_DISRUPTED = "Disrupted"  # drained, evicted, preempted or lost with its node: free
+REASON_PREEMPTED = "Preempted"  # its queue took the nodes back for somebody else: free, and it queues again
 REASON_ASKED_TO_LEAVE = "AskedToLeave"  # SIGTERM, left after a checkpoint: free
 REASON_JOB_DELETED = "JobDeleted"  # somebody deleted the attempt's Job: free
-REASON_PROFILE_CHANGED = "ProfileChanged"  # the profile was changed before any pod of the attempt ran: free
+REASON_PROFILE_CHANGED = (
+    "ProfileChanged"  # the profile, or spec.scheduling, was changed before any pod of the attempt ran: free
+)
 REASON_OUT_OF_MEMORY = "OutOfMemory"  # the kernel's OOM killer: spends a restart
 REASON_DATA_ERROR = "DataError"  # exit 65: no restart can help
 REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help

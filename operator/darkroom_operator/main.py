@@ -30,6 +30,7 @@ from darkroom_operator.shell.client import (
     Client,
     Resource,
 )
+from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.lease import Alone, Elector, Leadership
@@ -74,7 +75,7 @@ async def run(settings: Settings) -> None:
         services=_caches(client, SERVICES, enqueue, settings),
         network_policies=_caches(client, NETWORK_POLICIES, enqueue, settings),
     )
-    inbox = Inbox()
+    inbox, discovery = Inbox(), Discovery(client, store.touch_all, settings.discovery_seconds)
     reconciler = Reconciler(
         client,
         store,
@@ -83,19 +84,21 @@ async def run(settings: Settings) -> None:
         metrics,
         plan=plan,
         reporter=socket.gethostname(),
+        discovery=discovery,
         leads=leadership.leads,
         inbox=inbox,
     )
     reconciler.queue = queue = KeyedQueue(reconciler, metrics, workers=settings.workers)
     sweep_queue = _sweep_queue(client, sweeps, store, trials, metrics, leadership, settings)
     activity = watch.StreamActivity(settings.namespaces)
-    _observe(health, metrics, caches, store, sweeps, (queue, sweep_queue), activity, leadership)
+    _observe(health, metrics, caches, discovery, store, sweeps, (queue, sweep_queue), activity, leadership)
     server = await observability.serve(metrics, health, settings.metrics_port)
     asked, kopf_stop = _listen_for_the_end(), asyncio.Event()
     parts = {
         "queue": queue.run(),
         "sweep queue": sweep_queue.run(),
         "profiles": profiles.run(),
+        "discovery": discovery.run(),
         "resync": watch.resync(client, TRAINING_JOBS, store, settings),
         "sweep resync": watch.resync(client, TUNING_SWEEPS, sweeps, settings),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
@@ -198,6 +201,7 @@ def _observe(
     health: observability.Health,
     metrics: observability.Metrics,
     caches: Caches,
+    discovery: Discovery,
     store: Store,
     sweeps: Store,
     queues: tuple[KeyedQueue[Key], ...],
@@ -208,6 +212,7 @@ def _observe(
         health.watch_stream(name, heard)
     health.wait_for(store.synced.is_set)
     health.wait_for(sweeps.synced.is_set)
+    health.wait_for(discovery.synced.is_set)
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)

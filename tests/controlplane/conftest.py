@@ -46,9 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """etcd, API server with an audit log, controllers, scheduler and four fake nodes."""
+    """etcd, API server with an audit log and the gang scheduling API, controllers, scheduler and four fake nodes."""
     cluster = Cluster("controlplane-tests")
-    cluster.up(nodes="kwok:4", audit=True)
+    cluster.up(nodes="kwok:4", audit=True, gangs=True)
     yield cluster
     cluster.down()
 
@@ -102,6 +102,7 @@ def operator(
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     port = free_port()
     settings = {
+        "DARKROOM_DISCOVERY_SECONDS": "1",
         "DARKROOM_LEASE": f"{RELEASE}/darkroom",
         "DARKROOM_REPORTS_ADDRESS": f"127.0.0.1:{port}",
         "DARKROOM_REPORTS_PORT": str(port),
@@ -123,16 +124,16 @@ def namespace(kube: Kube) -> Iterator[str]:
 
 
 class Flowers:
-    """A TrainingJob named flowers in a namespace, and what a test does to it."""
+    """A TrainingJob in a namespace, and what a test does to it."""
 
-    def __init__(self, kube: Kube, namespace: str, **spec: Any) -> None:
-        self.kube, self.namespace = kube, namespace
+    def __init__(self, kube: Kube, namespace: str, name: str = "flowers", **spec: Any) -> None:
+        self.kube, self.namespace, self.name = kube, namespace, name
         container = {"image": "localhost/mine:1", "command": ["torchrun", "train.py"]}
         self.body = kube.create(
             {
                 "apiVersion": "darkroom.dev/v1alpha1",
                 "kind": "TrainingJob",
-                "metadata": {"name": "flowers"},
+                "metadata": {"name": name},
                 "spec": {"container": container, "numNodes": 2, "restart": {"backoffSeconds": 0}} | spec,
             },
             namespace,
@@ -148,7 +149,7 @@ class Flowers:
 
     @property
     def now(self) -> dict[str, Any]:
-        return self.kube.get("TrainingJob", self.namespace, "flowers") or {}
+        return self.kube.get("TrainingJob", self.namespace, self.name) or {}
 
     @property
     def status(self) -> dict[str, Any]:
@@ -162,15 +163,17 @@ class Flowers:
         return "absent", "", ""
 
     def edit(self, **spec: Any) -> None:
-        self.kube.merge("TrainingJob", self.namespace, "flowers", {"spec": spec})
+        self.kube.merge("TrainingJob", self.namespace, self.name, {"spec": spec})
 
     def reaches(self, state: str, *, within: float = 30.0) -> dict[str, Any]:
         """Wait for a state; returns the status."""
-        eventually(lambda: self.status.get("state") == state, within=within, what=f"state {state}: {self.status}")
+        eventually(
+            lambda: self.status.get("state") == state, within=within, what=f"{self.name}: {state}: {self.status}"
+        )
         return self.status
 
     def pods(self, attempt: int) -> list[dict[str, Any]]:
-        selector = f"darkroom.dev/training-job=flowers,darkroom.dev/attempt={attempt}"
+        selector = f"darkroom.dev/training-job={self.name},darkroom.dev/attempt={attempt}"
         found = self.kube.list("Pod", self.namespace, selector)
         return sorted(found, key=lambda pod: pod["metadata"]["name"])
 

@@ -44,6 +44,9 @@ class World:
         self.departed: set[str] = set()
         self.services: dict[str, dict[str, Any]] = {}
         self.network_policies: dict[str, dict[str, Any]] = {}
+        self.workloads: dict[str, dict[str, Any]] = {}
+        self.pod_groups: dict[str, dict[str, Any]] = {}
+        self.served: dict[str, str] = {}
         self.refusal: Refusal | None = None
         self.live: Live | None = None
         self.channel: Channel | None = None
@@ -62,6 +65,7 @@ class World:
             pods=tuple(self.pods.values()),
             services=tuple(self.services.values()),
             network_policies=tuple(self.network_policies.values()),
+            workloads=tuple(self.workloads.values()),
             departed=frozenset(self.departed),
         )
         return Facts(
@@ -73,6 +77,7 @@ class World:
             self.live,
             self.channel,
             self.listening_since,
+            self.served,
         )
 
     def look(self) -> Plan:
@@ -102,17 +107,54 @@ class World:
         raise AssertionError("the plan does not come to rest")
 
     def _store(self, desired: dict[str, Any]) -> None:
-        shelves = {"Job": self.jobs, "Service": self.services, "NetworkPolicy": self.network_policies}
+        shelves = {
+            "Job": self.jobs,
+            "Service": self.services,
+            "NetworkPolicy": self.network_policies,
+            "PodGroup": self.pod_groups,
+        }
         shelf = shelves[desired["kind"]]
         name = desired["metadata"]["name"]
-        if desired["kind"] == "Job" and name in shelf:
+        if desired["kind"] in ("Job", "PodGroup") and name in shelf:
             return  # "already exists", and ours
         stored = copy.deepcopy(desired)
         stored["metadata"] |= {"uid": f"uid-{next(self._uids)}", "creationTimestamp": timestamp(self.now)}
         shelf[name] = stored
         self.created.append(f"{desired['kind']}/{name}")
-        if desired["kind"] == "Job":
-            self._make_pods(stored)
+        if desired["kind"] != "Job":
+            return
+        if names.KUEUE_QUEUE in stored["metadata"]["labels"]:
+            stored["spec"]["suspend"] = True
+            self.hold(name, "insufficient unused quota for cpu in flavor default, 1 more needed")
+        else:
+            self.admit(name)
+
+    # --- Kueue's part ---
+
+    def hold(self, job: str, message: str, *, reason: str = "Pending") -> None:
+        """Kueue looks at a Job and does not let it start."""
+        self._say_of(job, {"type": "QuotaReserved", "status": "False", "reason": reason, "message": message})
+
+    def admit(self, job: str) -> None:
+        """The Job may start: the Job controller makes its pods."""
+        body = self.jobs[job]
+        body["spec"].pop("suspend", None)
+        body.setdefault("status", {"conditions": []})["startTime"] = timestamp(self.now)
+        self._make_pods(body)
+
+    def preempt(self, job: str, message: str) -> None:
+        """Kueue takes the nodes back: the Job is suspended, and its pods are told to go."""
+        body = self.jobs[job]
+        body["spec"]["suspend"] = True
+        body["status"].pop("startTime", None)
+        for pod in self.pods_of(job):
+            pod["metadata"]["deletionTimestamp"] = timestamp(self.now)
+        self._say_of(job, {"type": "Evicted", "status": "True", "reason": "Preempted", "message": message})
+
+    def _say_of(self, job: str, condition: dict[str, str]) -> None:
+        owner = {"uid": self.jobs[job]["metadata"]["uid"], "kind": "Job"}
+        meta = {"creationTimestamp": timestamp(self.now), "ownerReferences": [owner]}
+        self.workloads[job] = {"metadata": meta, "status": {"conditions": [condition]}}
 
     def _make_pods(self, job: dict[str, Any]) -> None:
         for index in range(job["spec"]["completions"]):

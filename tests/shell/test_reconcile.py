@@ -13,6 +13,7 @@ from darkroom_api.crd import UNSEEN
 from darkroom_operator.core.types import Body, Delete, Event, Facts, Plan
 from darkroom_operator.shell.cache import Cache
 from darkroom_operator.shell.client import JOBS, NETWORK_POLICIES, PODS, SERVICES, Client
+from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
@@ -38,8 +39,17 @@ class Bench:
         )
         profiles = Profiles(Path("/nowhere"), lambda: None, self.metrics)
         self.facts: list[Facts] = []
+        self.discovery = Discovery(self.client, lambda: None, 60.0)
+        self.discovery.synced.set()
         self.reconciler = Reconciler(
-            self.client, self.store, self.caches, profiles, self.metrics, plan=self._noted(plan), reporter="test"
+            self.client,
+            self.store,
+            self.caches,
+            profiles,
+            self.metrics,
+            plan=self._noted(plan),
+            reporter="test",
+            discovery=self.discovery,
         )
         self.queue = self.reconciler.queue = Notes()  # type: ignore[assignment]
 

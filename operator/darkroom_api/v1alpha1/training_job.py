@@ -327,7 +327,11 @@ class TrainingJobSpec(Model):
         ),
     ] = None
     scheduling: Annotated[
-        Scheduling | None, Field(description="How the pods compete for nodes. Absent: as the profile says.")
+        Scheduling | None,
+        Field(
+            description="How the pods compete for nodes. Absent: as the profile says. May be changed: an attempt of which no "
+            "pod has run is made anew, any other keeps what it was made with."
+        ),
     ] = None
     restart: Annotated[Restart, Field(description="What happens after a failed attempt.")] = Restart()
     budget: Annotated[
@@ -349,7 +353,8 @@ class TrainingJobSpec(Model):
             ge=1,
             le=31536000,
             description="Seconds after which the job fails, added up over its attempts. An attempt counts from its start, "
-            "waiting for nodes and images included; pauses between attempts and while suspended do not count. May be changed.",
+            "waiting for nodes and images included; time in a queue, pauses between attempts and while suspended do not count. "
+            "May be changed.",
         ),
     ] = None
     startup_deadline_seconds: Annotated[
@@ -359,7 +364,8 @@ class TrainingJobSpec(Model):
             le=31536000,
             description="Seconds from the start of an attempt within which every pod must run: scheduled, image pulled, "
             "started. Otherwise the attempt is ended and the job fails with what held it up, unless a restart rule for "
-            "StartupDeadlineExceeded says otherwise. Time suspended does not count. Absent: it waits. May be changed.",
+            "StartupDeadlineExceeded says otherwise. Time suspended or in a queue does not count. "
+            "Absent: it waits. May be changed.",
         ),
     ] = None
     stall_seconds: Annotated[

@@ -22,6 +22,7 @@ Time = Annotated[
 """A moment as the API server writes it: UTC, to the second or finer."""
 ShortText = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(max_length=253)]
+ShortName = Annotated[str, Field(max_length=63)]
 
 
 class Condition(Model):
@@ -76,6 +77,15 @@ class Attempt(Model):
     job: Annotated[Name, Field(description="Name of its Job.")]
     uid: Annotated[str, Field(max_length=64, description="UID of its Job.")]
     start_time: Annotated[Time, Field(description="When the Job was created.")]
+    gang: Annotated[
+        str | None,
+        Field(max_length=16, description="Who schedules its pods all or none: Kueue, Volcano, Coscheduling or Native."),
+    ] = None
+    queue: Annotated[ShortName | None, Field(description="Queue of Kueue that it waits, or waited, in.")] = None
+    pod_group: Annotated[Name | None, Field(description="PodGroup of its pods, once that is made.")] = None
+    admitted_time: Annotated[
+        Time | None, Field(description="When its queue let it start. Deadlines and budgets count from then.")
+    ] = None
     running_time: Annotated[Time | None, Field(description="When every pod was running for the first time.")] = None
     yield_time: Annotated[
         Time | None,
@@ -117,7 +127,7 @@ class TimeSpent(Model):
     """Where the wall clock went, over all attempts; the buckets sum to `total`. Seconds, as node 0 saw them."""
 
     total: Annotated[Seconds, Field(description="From the creation of the first pods to the end, less time suspended.")]
-    queued: Annotated[Seconds, Field(description="Waiting for a node.")] = "0"
+    queued: Annotated[Seconds, Field(description="Waiting in a queue and for a node.")] = "0"
     image_pull: Annotated[Seconds, Field(description="Pulling images and mounting volumes.")] = "0"
     startup: Annotated[Seconds, Field(description="Imports, reading the data folder, building the network.")] = "0"
     rendezvous: Annotated[Seconds, Field(description="Waiting for the other nodes.")] = "0"
@@ -182,7 +192,8 @@ class TrainingJobStatus(Model):
         str | None,
         Field(
             max_length=32,
-            description="A word for people: Pending, Running, Stopping, Restarting, Suspended, Stalled, Complete, Failed.",
+            description="A word for people: Queued, Pending, Running, Stopping, Restarting, Suspended, Stalled, Complete, "
+            "Failed.",
         ),
     ] = None
     finished: Annotated[
@@ -200,7 +211,8 @@ class TrainingJobStatus(Model):
         int | None, Field(description="Attempts that were lost to the infrastructure; they are free.")
     ] = None
     active_seconds: Annotated[
-        int | None, Field(description="Seconds of all finished attempts; the deadline counts them.")
+        int | None,
+        Field(description="Seconds of all finished attempts, less those in a queue; the deadline counts them."),
     ] = None
     attempts: Annotated[list[Attempt] | None, Field(max_length=10, description="The last ten attempts.")] = None
     progress: Annotated[Progress | None, Field(description="How far the training is, as the trainer last said.")] = None

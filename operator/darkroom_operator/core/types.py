@@ -20,6 +20,8 @@ class Children:
     """Pods that exist, and pods seen to go less than ten minutes ago (`departed`), with their last status."""
     services: tuple[Body, ...] = ()
     network_policies: tuple[Body, ...] = ()
+    workloads: tuple[Body, ...] = ()
+    """What Kueue made of a Job that is suspended; not looked for otherwise."""
     departed: frozenset[str] = frozenset()
     """UIDs of those in `pods` that no longer exist."""
 
@@ -57,7 +59,8 @@ class Patch:
 class Plan:
     """What to do about one TrainingJob or TuningSweep, in this order: apply, create, patch, delete, status, events.
 
-    create: objects that are made once and then left alone (Jobs, trials): "already exists" is success if it is owned by us.
+    create: objects that are made once and then left alone (Jobs, PodGroups, trials): "already exists" is success if they are
+    owned by us.
     apply: objects kept as desired by server-side apply (Services, NetworkPolicies).
     status: the whole desired status; the shell writes it only when it differs.
     requeue_after: seconds until time alone changes the plan.
@@ -120,3 +123,5 @@ class Facts:
     """None: pods of a new attempt send no live reports."""
     listening_since: datetime | None = None
     """When this operator began to take live reports; silence before that says nothing."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """API version by gang scheduler (queueing.APIS), as far as the API server serves them."""

@@ -42,10 +42,20 @@ SERVICES = Resource("/api/v1", "services", "Service")
 SECRETS = Resource("/api/v1", "secrets", "Secret")
 ISSUER = Resource("", "serviceaccountissuer", "")
 """Not a collection: documents about the tokens of service accounts, each at a path of its own."""
+DISCOVERY = Resource("", "apis", "")
+"""Not a collection either: what an API version has, at its path."""
 NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases", "Lease")
+WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads", "Workload")
 BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES, NETWORK_POLICIES)}
+
+
+def resource_of(body: Body) -> Resource:
+    """The collection that an object of ours belongs to; PodGroups are in the API of their scheduler."""
+    if body["kind"] == "PodGroup":
+        return Resource(f"/apis/{body['apiVersion']}", "podgroups", "PodGroup")
+    return BY_KIND[body["kind"]]
 
 
 class ApiError(Exception):
@@ -145,9 +155,9 @@ class Client:
         path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return await self._request("PUT", resource, path, body=body, query=_AS_MANAGER, tries=tries)
 
-    async def document(self, path: str) -> Object:
-        """What the API server publishes about its tokens; tried once, for somebody waits for the answer."""
-        return await self._request("GET", ISSUER, path, tries=1)
+    async def document(self, path: str, resource: Resource = ISSUER) -> Object:
+        """What the API server publishes about itself; tried once, for somebody waits for the answer."""
+        return await self._request("GET", resource, path, tries=1)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: Body) -> Object:
         """JSON merge patch; ApiError 409 if `patch` names a resourceVersion that is not the newest."""

@@ -5,13 +5,26 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.scheduling import Gang
+from darkroom_operator.core.training_job.queueing import suspended_job
 from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Patch, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
-from darkroom_operator.shell.client import BY_KIND, EVENTS, TRAINING_JOBS, ApiError, Client, Resource
+from darkroom_operator.shell.client import (
+    BY_KIND,
+    EVENTS,
+    TRAINING_JOBS,
+    WORKLOADS,
+    ApiError,
+    Client,
+    Resource,
+    resource_of,
+)
+from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
@@ -143,7 +156,7 @@ class Actor(ABC):
         return None
 
     async def _write(self, body: Body, desired: Body, *, create: bool) -> Refusal | None:
-        resource = BY_KIND[desired["kind"]]
+        resource = resource_of(desired)
         try:
             if create:
                 stored = await self._client.create(resource, desired)
@@ -164,9 +177,10 @@ class Actor(ABC):
             return None  # the namespace goes, and the job with it
         if error.code != 409:
             return Refusal(kind, meta["name"], error.code, error.message)
-        found = await self._client.get(BY_KIND[kind], meta["namespace"], meta["name"])
+        found = await self._client.get(resource_of(desired), meta["namespace"], meta["name"])
         owners = found["metadata"].get("ownerReferences", [])
-        if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
+        ours = {body["metadata"]["uid"], *(owner["uid"] for owner in meta["ownerReferences"])}
+        if any(owner["uid"] in ours for owner in owners):
             self._took(found)
             return None
         if any(owner["kind"] == self.resource.kind for owner in owners):
@@ -264,31 +278,44 @@ class Reconciler(Actor):
         *,
         plan: Callable[[Facts], Plan],
         reporter: str,
+        discovery: Discovery,
         leads: Callable[[], bool] = lambda: True,
         inbox: Inbox | None = None,
     ) -> None:
         super().__init__(client, store, metrics, reporter=reporter, leads=leads)
-        self._caches, self._profiles, self._plan, self._inbox = caches, profiles, plan, inbox or Inbox()
+        self._caches, self._profiles, self._plan = caches, profiles, plan
+        self._inbox, self._discovery = inbox or Inbox(), discovery
 
     def _forget(self, key: Key) -> None:
         self._caches.forget(key)
         self._inbox.forget(key)
 
     def _synced(self) -> bool:
-        return all(cache.synced.is_set() for cache in self._caches.all())
+        known = (self._discovery.synced, *(cache.synced for cache in self._caches.all()))
+        return all(synced.is_set() for synced in known)
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
         facts = Facts(
             body,
-            self._caches.of(key),
+            await self._with_workloads(body, self._caches.of(key)),
             datetime.now(UTC),
             self._profiles.current,
+            served=self._discovery.served,
             refusal=refusal,
             live=self._inbox.newest(key),
             channel=self._inbox.channel,
             listening_since=self._inbox.listening_since,
         )
         return self._plan(facts)
+
+    async def _with_workloads(self, body: Body, children: Children) -> Children:
+        """With what Kueue says about a Job that it holds back."""
+        uid = suspended_job(body, children)
+        if uid is None or Gang.KUEUE.value not in self._discovery.served:
+            return children
+        selector = f"{names.KUEUE_JOB_UID}={uid}"
+        found, _ = await self._client.list(WORKLOADS, body["metadata"]["namespace"], selector)
+        return replace(children, workloads=tuple(found))
 
     def _took(self, stored: Body) -> None:
         self._caches.put(stored)

@@ -32,6 +32,8 @@ class Settings:
     """Jobs that are reconciled at the same time."""
     resync_seconds: float = 600.0
     """Every job is looked at again this often, whether or not something happened."""
+    discovery_seconds: float = 60.0
+    """Between two looks at which queueing systems and gang schedulers the API server has the objects of."""
     watch_seconds: float = 120.0
     """Life of one watch request; a stream that does not come back after it counts as dead."""
     silence_seconds: float = 70.0
@@ -61,6 +63,7 @@ class Settings:
             "log_format": _one_of("json", "plain"),
             "workers": _between(int, 1, 256),
             "resync_seconds": _between(float, 1, 86400),
+            "discovery_seconds": _between(float, 0.1, 86400),
             "watch_seconds": _between(float, 1, 3600),
             "silence_seconds": _between(float, 0.1, 3600),
             "stale_seconds": _between(float, 0.1, 86400),

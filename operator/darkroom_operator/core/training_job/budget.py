@@ -87,9 +87,14 @@ def seconds_of_all(spec: TrainingJobSpec, profile: Profile) -> int | None:
 
 
 def active_seconds(status: TrainingJobStatus, running: Attempt | None, now: datetime) -> float:
-    """Seconds of all attempts; time between attempts and time suspended do not count."""
-    start = parse_time(running.start_time) if running else None
+    """Seconds of all attempts; time between attempts, suspended or in a queue does not count."""
+    start = counted_from(running) if running else None
     return (status.active_seconds or 0) + ((now - start).total_seconds() if start else 0.0)
+
+
+def counted_from(attempt: Attempt) -> datetime | None:
+    """When an attempt began to count: when it was made or, with a queue, let start. None: it has not been yet."""
+    return parse_time(attempt.admitted_time if attempt.queue else attempt.start_time)
 
 
 def _uses(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatus, running: Attempt | None) -> Iterator[Use]:

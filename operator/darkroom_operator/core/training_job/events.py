@@ -11,6 +11,8 @@ _WARNINGS = frozenset(
         names.REASON_CONTAINER_CONFIG,
         names.REASON_PODS_NOT_CREATED,
         names.REASON_NO_PROGRESS,
+        names.REASON_NO_QUEUE,
+        names.REASON_NO_GANG_SCHEDULER,
         names.REASON_PROFILE_NOT_FOUND,
         names.REASON_INVALID_SPEC,
         names.REASON_LIMIT_EXCEEDED,
@@ -63,7 +65,7 @@ def _turn(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
         return [Event("Warning" if new.state == "Failed" else "Normal", reason, message[:1024], "Finish")]
     if reason in _WARNINGS:
         return [Event("Warning", reason, message[:1024])]
-    if reason in (names.REASON_RUNNING, names.REASON_SUSPENDED):
+    if reason in (names.REASON_QUEUED, names.REASON_RUNNING, names.REASON_SUSPENDED):
         return [Event("Normal", reason, message[:1024])]
     return []
 

@@ -16,6 +16,7 @@ FINISHING = (names.REASON_BUDGET_SPENT, names.REASON_TARGET_REACHED)
 LEAVING = (names.REASON_PRUNED, names.REASON_SWEEP_ENDED)
 """Verdicts of a sweep about its trial: it is to save and leave, and that is a good end."""
 _LOG_TAIL = 2048
+_FREE_VERDICTS = (names.REASON_PROFILE_CHANGED, names.REASON_PREEMPTED)
 _DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
@@ -29,6 +30,8 @@ class Ending:
     number: int
     suspending: bool
     """The pods were taken away because of spec.suspend."""
+    preempted: str | None = None
+    """Why its queue took the nodes back."""
     verdict: tuple[str, str] | None = None
     """Reason and message, where the operator itself ended the attempt: a deadline passed, a budget is spent."""
 
@@ -57,6 +60,7 @@ def classify(ending: Ending) -> Outcome:
         ended_by_operator,
         not_worth_retrying,
         out_of_memory,
+        preempted,
         lost_to_infrastructure,
         hung,
         asked_to_leave,
@@ -90,11 +94,11 @@ def suspended(ending: Ending) -> Outcome | None:
 
 
 def ended_by_operator(ending: Ending) -> Outcome | None:
-    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again. Or a profile that was put right."""
+    """A deadline or a budget: whoever sets one wants to hear of it, not to meet it again. Or a change that is free."""
     if ending.verdict is None:
         return None
     reason, message = ending.verdict
-    if reason == names.REASON_PROFILE_CHANGED:
+    if reason in _FREE_VERDICTS:
         return Outcome(DISRUPTED, reason, message, retry=True)
     if reason == names.REASON_NO_PROGRESS:
         failure = Failure(reason=reason, attempt=ending.number, message=message, log_tail=_tails(ending.pods))
@@ -148,6 +152,14 @@ def _tail(pod: Pod) -> str | None:
     end = pod.terminated
     text = ((end.report.log_tail or "") if end.report else end.text.strip()) if end else ""
     return text[-_LOG_TAIL:] or None
+
+
+def preempted(ending: Ending) -> Outcome | None:
+    """The Job was suspended by its queue; pods that leave with a code fail it, for the Job controller counts them."""
+    by_themselves = [pod for pod in _ended_badly(ending) if not pod.deleting]
+    if ending.preempted is None or by_themselves:
+        return None
+    return Outcome(DISRUPTED, names.REASON_PREEMPTED, ending.preempted[:1024], retry=True)
 
 
 def lost_to_infrastructure(ending: Ending) -> Outcome | None:

@@ -9,13 +9,15 @@ from typing import Any
 
 from darkroom_api import names
 from darkroom_api.report import ExitCode
-from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Container, Launcher, TrainingJobSpec
-from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
+from darkroom_api.v1alpha1.scheduling import Gang, Scheduling
+from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Launcher, TrainingJobSpec
+from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig
 from darkroom_operator.core.profile import NetworkPolicy, Profile
-from darkroom_operator.core.training_job import budget
-from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
+from darkroom_operator.core.training_job import budget, gangs
+from darkroom_operator.core.training_job.observe import MAIN_CONTAINER, Job
 from darkroom_operator.core.training_job.tensorflow import tensorflow_env
 from darkroom_operator.core.training_job.torchrun import torchrun_env
+from darkroom_operator.core.training_job.volumes import feature_claim, mounts, volumes
 from darkroom_operator.core.types import Channel
 
 Object = dict[str, Any]
@@ -110,6 +112,7 @@ def job(
     profile: Profile,
     *,
     attempt: int,
+    gang: Gang = Gang.NONE,
     avoid: Sequence[str] = (),
     channel: Channel | None = None,
 ) -> Object:
@@ -123,10 +126,10 @@ def job(
     template_meta: Object = {"labels": labels}
     if profile.annotations:
         template_meta["annotations"] = dict(profile.annotations)
-    return {
+    made: Object = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(owner, job_name(owner, attempt), labels),
+        "metadata": _metadata(owner, job_name(owner, attempt), dict(labels)),
         "spec": {
             "completionMode": "Indexed",
             "completions": spec.nodes,
@@ -137,6 +140,8 @@ def job(
             **(_elasticity() if spec.elastic else {}),
         },
     }
+    gangs.join(made, spec.scheduling or Scheduling(), gang)
+    return made
 
 
 def _elasticity() -> Object:
@@ -155,14 +160,37 @@ def _elasticity() -> Object:
     }
 
 
-def digest(job: Object) -> str:
-    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them."""
-    return hashlib.sha256(json.dumps(job["spec"], sort_keys=True).encode()).hexdigest()[:16]
+def pod_group(owner: Owner, spec: TrainingJobSpec, profile: Profile, job: Job, version: str) -> Object:
+    """Tells the gang scheduler of an attempt's Job that its pods belong together; version: of the API that it is in."""
+    return gangs.pod_group(
+        job,
+        namespace=owner.namespace,
+        labels=_labels(owner, spec) | {names.LABEL_ATTEMPT: str(job.attempt)},
+        nodes=spec.least_nodes,
+        resources=profile.resources_for(spec.resources_per_node),
+        version=version,
+        queue=spec.scheduling.queue if spec.scheduling else None,
+        priority=priority_class_of(spec, profile),
+    )
+
+
+def digest(job: Object, scheduling: Scheduling | None) -> str:
+    """Tells two Jobs apart by what was asked for, whatever the API server and queueing systems make of them.
+
+    job: without its gang, for which scheduler that is comes and goes with what the cluster serves.
+    """
+    asked = job["spec"]
+    queueing = scheduling.to_wire() if scheduling else {}
+    queueing.pop("priorityClassName", None)  # it is in the pods
+    if queueing not in ({}, {"gang": "Auto"}):
+        asked = asked | {"scheduling": queueing}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def signed(job: Object, signature: str) -> Object:
     """The Job with the digest by which a later look knows whether it is still what would be asked for."""
-    return job | {"metadata": job["metadata"] | {"annotations": {names.ANNOTATION_DIGEST: signature}}}
+    notes = job["metadata"].get("annotations", {}) | {names.ANNOTATION_DIGEST: signature}
+    return job | {"metadata": job["metadata"] | {"annotations": notes}}
 
 
 def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:
@@ -202,7 +230,7 @@ def _pod_spec(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(owner, spec, profile, attempt=attempt)],
-        "volumes": _volumes(spec, profile),
+        "volumes": volumes(spec, profile),
     }
     if identity.supplemental_groups:
         pod["securityContext"]["supplementalGroups"] = list(identity.supplemental_groups)
@@ -242,7 +270,7 @@ def _container(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt
         "image": image_of(spec, profile),
         "imagePullPolicy": profile.image_pull_policy,
         "env": _env(owner, spec, profile, attempt=attempt),
-        "volumeMounts": _mounts(spec),
+        "volumeMounts": mounts(spec),
         "resources": {"requests": resources, "limits": resources} | claims,
         "terminationMessagePath": names.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -339,77 +367,8 @@ def trainer_config(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, pro
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),
         budget_seconds=budget.seconds_of_all(spec, profile),
-        cache_dir=names.FEATURES_DIR if _feature_claim(spec.vision) else None,
+        cache_dir=names.FEATURES_DIR if feature_claim(spec.vision) else None,
         checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep)
         if saved
         else CheckpointPolicy(),
     )
-
-
-def _feature_claim(vision: Vision) -> str | None:
-    cache = vision.transfer.cache_features if vision.transfer else None
-    return cache.claim if cache else None
-
-
-def _claims(spec: TrainingJobSpec) -> dict[str, bool]:
-    """Claims of the job, and whether every use of each is read-only."""
-    uses: list[tuple[str, bool]] = []
-    if spec.vision:
-        uses.append((spec.vision.data.claim, True))
-        if spec.vision.model.weights:
-            uses.append((spec.vision.model.weights.claim, True))
-        if features := _feature_claim(spec.vision):
-            uses.append((features, False))
-    if spec.container:
-        uses += [(mount.claim, mount.read_only) for mount in spec.container.mounts or []]
-    if spec.checkpoint:
-        uses.append((spec.checkpoint.claim, False))
-    claims: dict[str, bool] = {}
-    for claim, read_only in uses:
-        claims[claim] = claims.get(claim, True) and read_only
-    return claims
-
-
-def _volume_name(spec: TrainingJobSpec, claim: str) -> str:
-    return f"claim-{list(_claims(spec)).index(claim)}"
-
-
-def _volumes(spec: TrainingJobSpec, profile: Profile) -> list[Object]:
-    memory: Object = {"medium": "Memory"}
-    if profile.shared_memory is not None:
-        memory["sizeLimit"] = str(profile.shared_memory)
-    volumes: list[Object] = [{"name": "shm", "emptyDir": memory}, {"name": "tmp", "emptyDir": {}}]
-    if not spec.checkpoint:
-        volumes.append({"name": "runs", "emptyDir": {}})
-    for claim, read_only in _claims(spec).items():
-        source: Object = {"claimName": claim} | ({"readOnly": True} if read_only else {})
-        volumes.append({"name": _volume_name(spec, claim), "persistentVolumeClaim": source})
-    return volumes
-
-
-def _mounts(spec: TrainingJobSpec) -> list[Object]:
-    mounts: list[Object] = [
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - 64 MB by default, too little for loader workers
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-    ]
-    runs = _volume_name(spec, spec.checkpoint.claim) if spec.checkpoint else "runs"
-    mounts.append({"name": runs, "mountPath": names.RUNS_DIR})
-    if spec.vision:
-        mounts += _vision_mounts(spec, spec.vision)
-    return mounts + _container_mounts(spec, spec.container)
-
-
-def _vision_mounts(spec: TrainingJobSpec, vision: Vision) -> list[Object]:
-    mounts = [{"name": _volume_name(spec, vision.data.claim), "mountPath": names.DATA_DIR, "readOnly": True}]
-    if weights := vision.model.weights:
-        mounts.append({"name": _volume_name(spec, weights.claim), "mountPath": names.WEIGHTS_DIR, "readOnly": True})
-    if features := _feature_claim(vision):
-        mounts.append({"name": _volume_name(spec, features), "mountPath": names.FEATURES_DIR})
-    return mounts
-
-
-def _container_mounts(spec: TrainingJobSpec, container: Container | None) -> list[Object]:
-    return [
-        {"name": _volume_name(spec, m.claim), "mountPath": m.mount_path} | ({"readOnly": True} if m.read_only else {})
-        for m in (container.mounts if container else None) or []
-    ]

@@ -87,6 +87,10 @@ class Job:
     """When the Job controller began to make pods; anew after each time that the Job itself was suspended."""
     suspended: bool = False
     """By a queueing system: the operator never suspends a Job."""
+    queue: str | None = None
+    """Queue of Kueue that it was made for."""
+    gang: str | None = None
+    """Who schedules its pods all or none."""
     digest: str | None = None
     """Of the spec that was asked for (objects.digest)."""
     deleting: bool = False
@@ -97,6 +101,13 @@ class Job:
     ended_at: datetime | None = None
     reason: str = ""
     message: str = ""
+
+    @property
+    def due_from(self) -> datetime | None:
+        """When its pods became due; None while a queue holds it, and for the moment until the Job controller has noticed."""
+        if self.suspended:
+            return None
+        return self.started_at if self.queue else self.started_at or self.created_at
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,8 @@ class Observed:
     pods: tuple[Pod, ...]
     services: tuple[Body, ...]
     network_policies: tuple[Body, ...]
+    workloads: tuple[Body, ...]
+    served: Mapping[str, str]
     profile: Profile | None
     profile_names: tuple[str, ...]
     refusal: Refusal | None
@@ -172,6 +185,8 @@ def observe(facts: Facts) -> Observed:
         pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _of_an_attempt(p, uid)),
         services=tuple(s for s in facts.children.services if _belongs(s, uid)),
         network_policies=tuple(p for p in facts.children.network_policies if _belongs(p, uid)),
+        workloads=facts.children.workloads,
+        served=facts.served,
         profile=facts.profiles.get(spec.profile) if spec else None,
         profile_names=tuple(sorted(facts.profiles)),
         refusal=facts.refusal,
@@ -252,6 +267,8 @@ def _job(body: Body) -> Job:
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
         suspended=bool((body.get("spec") or {}).get("suspend")),
+        queue=meta.get("labels", {}).get(names.KUEUE_QUEUE),
+        gang=meta.get("annotations", {}).get(names.ANNOTATION_GANG),
         digest=meta.get("annotations", {}).get(names.ANNOTATION_DIGEST),
         deleting="deletionTimestamp" in meta,
         failing="FailureTarget" in true,

@@ -7,11 +7,12 @@ yet. So a crash between any two writes leaves a state from which the same decisi
 from datetime import timedelta
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.scheduling import Gang
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile
-from darkroom_operator.core.training_job import budget, live, objects, status
+from darkroom_operator.core.training_job import budget, live, objects, queueing, status
 from darkroom_operator.core.training_job.events import events_between
 from darkroom_operator.core.training_job.failures import FAILED, FINISHING, SUCCEEDED
 from darkroom_operator.core.training_job.observe import Observed, observe
@@ -37,6 +38,7 @@ def plan(facts: Facts) -> Plan:
         _ended_for_good,
         _being_ended,
         _wanted_no_more,
+        _preempted,
         _past_deadline,
         _suspended,
         _budget_spent,
@@ -105,6 +107,14 @@ def _wanted_no_more(seen: Observed, _spec: TrainingJobSpec, record: Record) -> P
     return _say(seen, status.completed(*seen.leave), record)
 
 
+def _preempted(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """A running attempt's Job was suspended: its place goes to the end of the queue, and its record stays clean."""
+    why = queueing.preempted(seen, record.running) if record.running else None
+    if why is None or record.running is None or seen.jobs[record.running.number].failing:
+        return None  # or it ends by itself
+    return _end_attempt(seen, record, record.running, names.REASON_PREEMPTED, why)
+
+
 def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
     left = _seconds_left(seen, spec, record)
     if left is None or left > 0:
@@ -119,7 +129,7 @@ def _past_deadline(seen: Observed, spec: TrainingJobSpec, record: Record) -> Pla
 
 
 def _seconds_left(seen: Observed, spec: TrainingJobSpec, record: Record) -> float | None:
-    """Seconds of running until the deadline; time between attempts and time suspended do not count."""
+    """Seconds of running until the deadline; time between attempts, suspended or in a queue does not count."""
     if spec.active_deadline_seconds is None:
         return None
     return spec.active_deadline_seconds - budget.active_seconds(record.status, record.running, seen.now)
@@ -163,9 +173,9 @@ def _seconds_to_start(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -
     job = seen.jobs.get(attempt.number)
     if spec.startup_deadline_seconds is None or attempt.running_time or job is None:
         return None
-    if job.deleting or job.failing or job.suspended:
+    if job.deleting or job.failing or job.due_from is None:
         return None
-    return spec.startup_deadline_seconds - (seen.now - (job.started_at or job.created_at)).total_seconds()
+    return spec.startup_deadline_seconds - (seen.now - job.due_from).total_seconds()
 
 
 def _stuck(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
@@ -200,6 +210,9 @@ def _impossible(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan |
         return _say(seen, status.stalled(names.REASON_PROFILE_NOT_FOUND, message), record)
     if obstacle := _against_profile(spec, seen.profile):
         return _say(seen, status.stalled(*obstacle), record)
+    chosen = queueing.choose(spec, seen.profile, seen.served)
+    if isinstance(chosen, queueing.Obstacle):
+        return _say(seen, status.stalled(chosen.reason, chosen.message), record)
     return None
 
 
@@ -219,7 +232,7 @@ def _against_profile(spec: TrainingJobSpec, profile: Profile) -> tuple[str, str]
 
 
 def _outdated(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
-    """The profile was put right before any pod ran: nothing is lost by a new attempt."""
+    """The profile, or the queue, was put right before any pod ran: nothing is lost by a new attempt."""
     attempt = record.running
     job = seen.jobs.get(attempt.number) if attempt else None
     if attempt is None or job is None or job.deleting or seen.profile is None:
@@ -228,7 +241,7 @@ def _outdated(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | N
         return None
     if job.digest in (None, _digest(seen, spec, seen.profile, attempt.number)):
         return None
-    message = "the profile was changed before any pod ran; the next attempt follows it"
+    message = "the profile or spec.scheduling was changed before any pod ran; the next attempt follows it"
     return _end_attempt(seen, record, attempt, names.REASON_PROFILE_CHANGED, message)
 
 
@@ -236,21 +249,28 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     if record.running is None:
         return None
     record.running.yield_time = None  # resumed, or given more time, before it had left
-    phase = status.of_attempt(seen, spec, record.running)
     job = seen.jobs.get(record.running.number)
     healthy = job is not None and not job.deleting and not job.failing
+    queued = healthy and job is not None and job.suspended
+    phase = (
+        queueing.waiting(seen, record.running, job) if queued and job else status.of_attempt(seen, spec, record.running)
+    )
     around = surroundings(seen, spec) if healthy else Surroundings()
+    group = queueing.pod_group(seen, spec, record.running, job) if healthy and job else ()
     waits = [
         _seconds_left(seen, spec, record),
         budget.seconds_left(seen, spec, record.status, record.running),
         _seconds_to_start(seen, spec, record.running),
         live.seconds_to_stall(seen, spec, record.status, record.running),
     ]
-    if healthy and job and len(seen.current_pods(record.running.number)) < spec.nodes:
-        due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()
-        waits.append(due)
+    if queued and job:
+        waits.append(queueing.next_look(seen, job))
+    elif healthy and job and job.due_from and len(seen.current_pods(record.running.number)) < spec.nodes:
+        waits.append(status.PODS_DUE_SECONDS - (seen.now - job.due_from).total_seconds())
     wait = min((seconds for seconds in waits if seconds is not None and seconds > 0), default=None)
-    return _say(seen, phase, record, create=around.create, apply=around.apply, delete=around.delete, wait=wait)
+    return _say(
+        seen, phase, record, create=(*around.create, *group), apply=around.apply, delete=around.delete, wait=wait
+    )
 
 
 def _start_attempt(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan:
@@ -275,7 +295,11 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
         raise ValueError("an attempt needs a profile; _impossible comes first")
     around = surroundings(seen, spec)
     avoid = seen.status.avoided_nodes or ()
-    wanted = objects.job(owner_of(seen), spec, seen.profile, attempt=number, avoid=avoid, channel=seen.channel)
+    chosen = queueing.choose(spec, seen.profile, seen.served)
+    gang = chosen if isinstance(chosen, Gang) else Gang.NONE
+    wanted = objects.job(
+        owner_of(seen), spec, seen.profile, attempt=number, gang=gang, avoid=avoid, channel=seen.channel
+    )
     job = objects.signed(wanted, _digest(seen, spec, seen.profile, number))
     old = tuple(
         Delete("Job", seen.jobs[past].name, seen.jobs[past].uid)
@@ -287,8 +311,8 @@ def _create_attempt(seen: Observed, spec: TrainingJobSpec, *, number: int) -> Pl
 
 
 def _digest(seen: Observed, spec: TrainingJobSpec, profile: Profile, number: int) -> str:
-    """Of what the profile and the spec ask for, without what comes and goes: avoided nodes, the report channel."""
-    return objects.digest(objects.job(owner_of(seen), spec, profile, attempt=number))
+    """Of what the profile and the spec ask for, without what comes and goes: avoided nodes, the report channel, the gang."""
+    return objects.digest(objects.job(owner_of(seen), spec, profile, attempt=number), spec.scheduling)
 
 
 def _after_the_end(seen: Observed) -> Plan:

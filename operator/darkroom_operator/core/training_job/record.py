@@ -10,7 +10,7 @@ from darkroom_api.v1alpha1.training_job_status import Attempt, Outputs, Progress
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.profile import Profile
-from darkroom_operator.core.training_job import live
+from darkroom_operator.core.training_job import budget, live, queueing
 from darkroom_operator.core.training_job.avoidance import avoided_nodes
 from darkroom_operator.core.training_job.failures import (
     DISRUPTED,
@@ -52,6 +52,7 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
         newest = _opened(status, seen.jobs[max(seen.jobs)])
     if newest is None or newest.result != RUNNING:
         return Record(status, newest)
+    _note_admission(seen, newest)
     pods = seen.pods_of(newest.number)
     current = seen.current_pods(newest.number)
     up = sorted(pod.started_at or seen.now for pod in current if pod.up)
@@ -67,18 +68,36 @@ def bring_up_to_date(seen: Observed, spec: TrainingJobSpec) -> Record:
     suspending = _suspending(seen, spec, job)
     if spec.elastic:
         pods = to_blame(current)
-    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, verdict=verdict)
+    taken = queueing.preempted(seen, newest)
+    ending = Ending(job=job, pods=pods, number=newest.number, suspending=suspending, preempted=taken, verdict=verdict)
     outcome = obey(spec.restart.restart_rules or [], ending, classify(ending))
     _close(seen, spec, status, newest, outcome)
     return Record(status, newest, outcome)
 
 
 def _opened(status: TrainingJobStatus, job: Job) -> Attempt:
-    attempt = Attempt(number=job.attempt, job=job.name, uid=job.uid, start_time=timestamp(job.created_at))
+    attempt = Attempt(
+        number=job.attempt,
+        job=job.name,
+        uid=job.uid,
+        start_time=timestamp(job.created_at),
+        gang=job.gang,
+        queue=job.queue,
+    )
     status.attempts = [*(status.attempts or []), attempt][-KEPT_ATTEMPTS:]
     status.attempt = attempt.number
     status.start_time = status.start_time or attempt.start_time
     return attempt
+
+
+def _note_admission(seen: Observed, attempt: Attempt) -> None:
+    """When its queue let it start: anew if it was sent back before a pod ran. Afterwards that would end the attempt."""
+    job = seen.jobs.get(attempt.number)
+    if attempt.queue is None or job is None:
+        return
+    if attempt.admitted_time and any(pod.started_at for pod in seen.pods_of(attempt.number)):
+        return
+    attempt.admitted_time = timestamp(job.due_from) if job.due_from else None
 
 
 def _is_over(seen: Observed, attempt: Attempt, pods: list[Pod]) -> bool:
@@ -160,7 +179,8 @@ def _account(
     before = status.attempts[-2] if status.attempts and len(status.attempts) > 1 else None
     paused = parse_time(before.end_time) if before and before.result != SUSPENDED else None
     pause = max(0.0, (start - paused).total_seconds()) if paused else 0.0
-    status.active_seconds = (status.active_seconds or 0) + round((end - start).total_seconds())
+    counted = max(0.0, (end - (budget.counted_from(attempt) or end)).total_seconds())
+    status.active_seconds = (status.active_seconds or 0) + round(counted)
     status.time = accounting.add(
         status.time, accounting.spent(span), pause=pause, saved=span.report.saved_seconds if span.report else None
     )
@@ -194,8 +214,8 @@ def backoff_seconds(spec: TrainingJobSpec, status: TrainingJobStatus) -> float:
     The first disruption in a row costs no wait: the fault was not the training's, and the next node may be free now.
     """
     ended = [attempt for attempt in status.attempts or [] if attempt.result != RUNNING]
-    if not ended or ended[-1].result == SUSPENDED:
-        return 0.0
+    if not ended or ended[-1].result == SUSPENDED or ended[-1].reason == names.REASON_PREEMPTED:
+        return 0.0  # with a queue, that is what paces
     row = 0
     for attempt in reversed(ended):
         if attempt.result == SUSPENDED or _lasted(attempt) > 600:

@@ -74,6 +74,11 @@ def stopping(message: str, reason: str = names.REASON_STOPPING) -> Phase:
     return Phase("Stopping", reason, message)
 
 
+def queued(message: str) -> Phase:
+    """Made, and held back until there is room for all of its pods."""
+    return Phase("Queued", names.REASON_QUEUED, message)
+
+
 def pending(message: str, reason: str = names.REASON_PENDING) -> Phase:
     """On the way to running."""
     return Phase("Pending", reason, message)
@@ -147,7 +152,8 @@ def _cannot_be_scheduled(_: Observed, pods: list[Pod]) -> Phase | None:
 
 
 def _pods_missing(seen: Observed, spec: TrainingJobSpec, job: Job, pods: list[Pod]) -> Phase | None:
-    if len(pods) >= spec.nodes or (seen.now - job.created_at).total_seconds() < PODS_DUE_SECONDS:
+    due = job.due_from
+    if len(pods) >= spec.nodes or due is None or (seen.now - due).total_seconds() < PODS_DUE_SECONDS:
         return None
     made = f"{len(pods)} of {spec.nodes} pods were made" if pods else "no pod was made"
     message = f"{made} for Job {job.name}: a quota, pod security or a policy refuses it; see its events"

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-NAMES = ("control_plane", "failover", "memory_format")
+NAMES = ("budget", "control_plane", "failover", "memory_format", "transfer")
 RESULTS = Path(__file__).parent / "results"
 
 

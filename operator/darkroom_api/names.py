@@ -26,6 +26,9 @@ ENV_RUN_DIR = "DARKROOM_RUN_DIR"  # where checkpoints and the exported model go;
 ENV_CONFIG = "DARKROOM_CONFIG"  # JSON of TrainerConfig, for the built-in trainer
 ENV_CPU_LIMIT = "DARKROOM_CPU_LIMIT"  # the pod's CPU limit in whole cores, rounded up
 ENV_POD_IP = "DARKROOM_POD_IP"
+ENV_STALL_SECONDS = (
+    "DARKROOM_STALL_SECONDS"  # without progress for so long, the trainer is to end itself, with its stacks
+)
 ENV_TERMINATION_LOG = "DARKROOM_TERMINATION_LOG"  # file whose text becomes the termination message
 ENV_REPORT_URL = "DARKROOM_REPORT_URL"  # where live reports are posted; absent: this operator takes none
 ENV_REPORT_CA = "DARKROOM_REPORT_CA"  # PEM of the authority that signed the certificate of that URL
@@ -90,6 +93,7 @@ REASON_DATA_ERROR = "DataError"  # exit 65: no restart can help
 REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help
 REASON_SOFTWARE_ERROR = "SoftwareError"  # exit 70 or any other: spends a restart
 REASON_PEER_LOST = "PeerLost"  # the process group broke because another rank went away: a consequence, not a cause
+REASON_NO_PROGRESS = "NoProgress"  # no step for stallSeconds: spends a restart
 REASON_KILLED = "Killed"  # exit 137 without an OOM: spends a restart
 REASON_RESTART_RULE = "RestartRule"  # a rule of spec.restart says Fail; the message names it and the cause
 REASON_RESTARTS_EXHAUSTED = "RestartsExhausted"  # maxRestarts spent

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     CONFIG_ERROR = "ConfigError"
     SOFTWARE_ERROR = "SoftwareError"
     PEER_LOST = "PeerLost"
+    NO_PROGRESS = "NoProgress"
     OUT_OF_MEMORY = "OutOfMemory"
     KILLED = "Killed"
 
@@ -216,6 +217,8 @@ class Reply(Model):
     """False: the report was older than one that is known, and was ignored; the action counts all the same."""
     reason: Head | None = None
     """Why, in a sentence."""
+    seconds_left: Annotated[float | None, Field(ge=0, le=1e12, allow_inf_nan=False)] = None
+    """Until the job's budget is spent, as things are; a trainer may fit its schedule to it. None: there is no limit."""
 
     @classmethod
     def decode(cls, text: str | bytes) -> Self:

@@ -8,6 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 from darkroom_operator.core.lease import Timing
@@ -82,13 +83,17 @@ async def run(settings: Settings) -> None:
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
     if settings.reports_address:
-        reports = Reports(
-            inbox, Tokens(client), caches, store, metrics, enqueue=enqueue, ready=_both(health.ready, leadership.leads)
-        )
+        ready = _both(health.ready, leadership.leads)
+        reports = Reports(inbox, Tokens(client), caches, store, profiles, metrics, enqueue=enqueue, ready=ready)
         parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
     kopf = watch.run(watch.registry(store, endpoint, settings, activity), settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-    election = asyncio.create_task(leadership.run(store.touch_all), name="election")
+
+    def on_leading() -> None:
+        inbox.listening_since = datetime.now(UTC)
+        store.touch_all()
+
+    election = asyncio.create_task(leadership.run(on_leading), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
         await _first_end(asked, {*tasks, election, last})

@@ -712,6 +712,9 @@ LIFE = [
     no("priority class: empty", scheduling__priorityClassName=""),
     ok("startup deadline: a minute", startupDeadlineSeconds=60),
     *(no(f"startup deadline: {value!r}", startupDeadlineSeconds=value) for value in (0, -1, 31536001, "1m", 1.5)),
+    ok("stall: ten seconds", stallSeconds=10),
+    ok("stall: null", stallSeconds=None),
+    *(no(f"stall: {value!r}", stallSeconds=value) for value in (0, 9, -1, 31536001, "10m", 10.5)),
     ok("budget: everything", budget={"maxDuration": "1h30m", "maxCost": "25", "maxGpuHours": "1e2", "target": TARGET}),
     ok("budget: a loss", budget__target=TARGET | {"metric": "val/loss", "direction": "Minimize"}),
     ok("budget: null", budget=None),
@@ -950,6 +953,7 @@ STATUS: dict[str, Any] = {
         "etaHighSeconds": 1020,
         "eta": "15m (14m-17m)",
         "checkpointStep": 80,
+        "stepTime": _MOMENT,
         "reportTime": _MOMENT,
         "metrics": [{"name": "val/top1", "value": "0.91"}],
     },
@@ -1094,6 +1098,8 @@ UPDATES = [
     _update(
         "startupDeadlineSeconds removed", base=VISION | {"startupDeadlineSeconds": 60}, startupDeadlineSeconds=ABSENT
     ),
+    _update("stallSeconds added", stallSeconds=60),
+    _update("stallSeconds removed", base=VISION | {"stallSeconds": 60}, stallSeconds=ABSENT),
     _update("ttlSecondsAfterFinished added", ttlSecondsAfterFinished=60),
     _update(
         "ttlSecondsAfterFinished removed", base=VISION | {"ttlSecondsAfterFinished": 60}, ttlSecondsAfterFinished=ABSENT

@@ -2,7 +2,9 @@
 
 import pytest
 
+from darkroom_api.report import Reason, TerminationMessage
 from tests.kube import eventually
+from tests.report_server import Reporter
 
 pytestmark = pytest.mark.cluster
 
@@ -83,3 +85,22 @@ def test_a_node_that_failed_twice_is_better_than_none(flowers, kube, two_nodes):
         if attempt < 3:
             job.end(attempt, 70)
     assert job.status["avoidedNodes"] == [first]
+
+
+def test_a_container_that_hangs_is_ended_and_a_trainer_that_hung_leaves_its_stacks(flowers):
+    job = flowers(numNodes=1, stallSeconds=10, restart={"maxRestarts": 1, "backoffSeconds": 0})
+    job.reaches("Running")
+    pod = Reporter(job.kube, job.pods(1)[0])
+    eventually(lambda: pod.try_to_post({"sequence": 1, "step": 7, "steps": 100})[0] == 200, what="a report")
+    first = eventually(
+        lambda: (first := job.status["attempts"][0])["result"] == "Failed" and first, within=60, what="the end"
+    )
+    assert first["reason"] == "NoProgress"
+    assert first["message"] == "no new step was reported for 10 s (stallSeconds); the last was 7"
+    eventually(lambda: job.status.get("attempt") == 2, what="second attempt")
+    stacks = "rank 0:\n  fetch.py:54 in fetch"
+    said = TerminationMessage(reason=Reason.NO_PROGRESS, exit_code=70, rank=0, error="stuck", log_tail=stacks)
+    job.end(2, 70, termination_message=said.encode())
+    status = job.reaches("Failed")
+    assert (status["failure"]["reason"], status["failure"]["logTail"]) == ("NoProgress", stacks)
+    assert status["restarts"] == 1

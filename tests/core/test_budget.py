@@ -4,9 +4,11 @@ import pytest
 
 from darkroom_api.report import Action, Best, Metric, Reason
 from darkroom_api.v1alpha1.budget import seconds_of
+from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_operator.core.training_job import live
+from darkroom_operator.core.training_job.budget import seconds_left_of, seconds_of_all
 from tests.core.test_plan import running
-from tests.core.world import World, message
+from tests.core.world import PROFILES, VISION, World, message
 
 LOSS = {"metric": "val/loss", "value": "0.3", "direction": "Minimize"}
 
@@ -158,3 +160,32 @@ def test_a_suspended_job_does_not_fail_for_its_budget():
     world.edit(budget={"maxDuration": "10s"})
     world.settle()
     assert world.status["state"] == "Suspended"
+
+
+# --- What the trainer knows of it ---
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        pytest.param({"maxDuration": "100s"}, 100, id="time"),
+        pytest.param({"target": LOSS}, None, id="a target is no limit"),
+        pytest.param({"maxCost": "3.6", "maxDuration": "9h"}, 1800, id="money, at 7.2 an hour, before time"),
+        pytest.param({"maxGpuHours": "2"}, None, id="accelerator-hours of nodes without accelerators"),
+    ],
+)
+def test_all_seconds_that_a_budget_allows(budget, expected):
+    spec = TrainingJobSpec.model_validate({"vision": VISION, "numNodes": 2, "budget": budget}, strict=False)
+    assert seconds_of_all(spec, PROFILES["default"]) == expected
+
+
+def test_a_reporting_trainer_hears_how_long_the_budget_lasts():
+    world = reporting(budget={"maxDuration": "100s"})
+    world.wait(30)
+    assert seconds_left_of(world.facts(), 1) == pytest.approx(70)
+    assert seconds_left_of(world.facts(), 2) is None
+    world.wait(100)
+    assert seconds_left_of(world.facts(), 1) == 0
+    assert seconds_left_of(reporting().facts(), 1) is None
+    told = live.reply(world.body, 1, accepted=True, seconds_left=12.5)
+    assert told.to_wire()["secondsLeft"] == 12.5

@@ -43,6 +43,7 @@ def test_a_report_becomes_the_progress_that_people_see():
         "eta": "41m (38m-47m)",
         "checkpointStep": 20,
         "metrics": [{"name": "train/loss", "value": "0.4"}],
+        "stepTime": "2026-01-01T00:00:00Z",
         "reportTime": "2026-01-01T00:00:00Z",
     }
     assert world.status["best"]["value"] == "0.9"
@@ -141,7 +142,7 @@ def test_the_last_message_wins_over_the_last_report():
     world.end("flowers-1", 0, 0, message(step=100, steps=100, epoch=10))
     world.settle()
     assert (world.status["state"], world.status["progress"]["step"]) == ("Complete", 100)
-    assert not {"eta", "etaSeconds", "reportTime"} & set(world.status["progress"])
+    assert not {"eta", "etaSeconds", "stepTime", "reportTime"} & set(world.status["progress"])
 
 
 def test_a_node_that_is_lost_without_a_word_loses_only_what_was_not_saved():
@@ -162,7 +163,7 @@ def test_an_operator_that_forgot_the_reports_shows_the_last_progress_without_an_
     world.disrupt("flowers-1", 0)
     world.settle()
     assert world.status["progress"]["step"] == 30
-    assert not {"eta", "etaSeconds", "reportTime"} & set(world.status["progress"])
+    assert not {"eta", "etaSeconds", "stepTime", "reportTime"} & set(world.status["progress"])
 
 
 # --- Leaving ---

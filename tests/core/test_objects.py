@@ -287,8 +287,8 @@ def test_a_claim_for_features_is_written_beside_the_others():
     pod = _pod(job(OWNER, spec(vision=vision), PROFILE, attempt=1))
     assert {"name": "claim-1", "persistentVolumeClaim": {"claimName": "features"}} in pod["volumes"]
     assert {"name": "claim-1", "mountPath": names.FEATURES_DIR} in pod["containers"][0]["volumeMounts"]
-    assert trainer_config(OWNER, spec(vision=vision)).cache_dir == names.FEATURES_DIR
-    assert trainer_config(OWNER, spec(vision=VISION)).cache_dir is None
+    assert trainer_config(OWNER, spec(vision=vision), PROFILE).cache_dir == names.FEATURES_DIR
+    assert trainer_config(OWNER, spec(vision=VISION), PROFILE).cache_dir is None
 
 
 def test_a_claim_that_is_also_written_is_mounted_once_and_read_only_where_it_is_read():
@@ -301,7 +301,8 @@ def test_a_claim_that_is_also_written_is_mounted_once_and_read_only_where_it_is_
 
 
 def test_the_trainer_reads_the_spec_and_where_things_are():
-    config = trainer_config(OWNER, spec(vision=VISION, checkpoint={"claim": "runs", "everySeconds": 60, "keep": 5}))
+    checkpoint = {"claim": "runs", "everySeconds": 60, "keep": 5}
+    config = trainer_config(OWNER, spec(vision=VISION, checkpoint=checkpoint), PROFILE)
     assert config.data_dir == "/darkroom/data"
     assert config.run_dir == "/darkroom/runs/flowers-01234567"
     assert (config.checkpoint.every_seconds, config.checkpoint.keep) == (60, 5)

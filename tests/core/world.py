@@ -45,6 +45,7 @@ class World:
         self.refusal: Refusal | None = None
         self.live: Live | None = None
         self.channel: Channel | None = None
+        self.listening_since: datetime | None = START
         self.events: list[Event] = []
         self.patches: list[dict[str, Any]] = []
         self.created: list[str] = []
@@ -61,7 +62,16 @@ class World:
             network_policies=tuple(self.network_policies.values()),
             departed=frozenset(self.departed),
         )
-        return Facts(self.body, children, self.now, self.profiles, self.refusal, self.live, self.channel)
+        return Facts(
+            self.body,
+            children,
+            self.now,
+            self.profiles,
+            self.refusal,
+            self.live,
+            self.channel,
+            self.listening_since,
+        )
 
     def look(self) -> Plan:
         """One plan, carried out."""

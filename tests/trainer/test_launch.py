@@ -18,6 +18,7 @@ from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.rendezvous import Rendezvous
 from darkroom_trainer.report import Facts
 from darkroom_trainer.verdict import judge, oom_kills
+from darkroom_trainer.watchdog import Stall
 from tests.trainer.processes import free_port, pair_environ, start_node, toy_config
 
 # --- Real launchers with real workers ---
@@ -245,6 +246,7 @@ def worker(rank: int, reason: str, code: int, *, at: float = 0, error: str | Non
 DONE = [worker(0, "Completed", 0), worker(1, "Completed", 0)]
 LEFT = [worker(0, "AskedToLeave", 75), worker(1, "AskedToLeave", 75)]
 LOST = worker(0, "PeerLost", 70, at=1, error="gloo")
+HUNG = Stall(rank=1, error="no progress for 9 s", stacks="rank 1:\n  fetch.py:54 in fetch")
 RUNNING = worker(1, "Killed", 137, ended=False)
 
 
@@ -253,6 +255,17 @@ RUNNING = worker(1, "Killed", 137, ended=False)
     [
         pytest.param(DONE, {}, {}, ("Completed", 0, None), id="done"),
         pytest.param(DONE, {}, {"asked": True}, ("Completed", 0, None), id="told to leave when it was over"),
+        pytest.param([RUNNING], {1: -9}, {"stall": HUNG}, ("NoProgress", 70, 1), id="hung, and was ended for it"),
+        pytest.param(
+            [RUNNING], {1: -9}, {"stall": HUNG, "asked": True}, ("AskedToLeave", 75, None), id="hung, and did not leave"
+        ),
+        pytest.param(
+            [replace(LOST, at=9), RUNNING],
+            {1: -9},
+            {"stall": HUNG},
+            ("NoProgress", 70, 1),
+            id="a peer of one that hung",
+        ),
         pytest.param(LEFT, {0: 75, 1: 75}, {}, ("AskedToLeave", 75, None), id="another node was told to leave"),
         pytest.param([], {}, {"asked": True}, ("AskedToLeave", 75, None), id="told to leave before there was anybody"),
         pytest.param([RUNNING], {1: -9}, {"asked": True}, ("AskedToLeave", 75, None), id="too slow to leave"),

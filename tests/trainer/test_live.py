@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom_api.report import Action, Best, LiveReport, Metric, Reason, TerminationMessage
+from darkroom_api.report import Action, Best, LiveReport, Metric, Reason, Reply, TerminationMessage
 from darkroom_trainer.checkpoint import Checkpoints
 from darkroom_trainer.clock import Eta
 from darkroom_trainer.live import TIMEOUT, Line, Pace
@@ -32,7 +32,7 @@ def line_to(server_environ: dict[str, str], obeyed: list[Action] | None = None) 
     context = ssl.create_default_context(cadata=server_environ["DARKROOM_REPORT_CA"])
     token = Path(server_environ["DARKROOM_REPORT_TOKEN_FILE"])
     heard = obeyed if obeyed is not None else []
-    return Line(server_environ["DARKROOM_REPORT_URL"], token, context, heard.append, QUICK)
+    return Line(server_environ["DARKROOM_REPORT_URL"], token, context, lambda reply: heard.append(reply.action), QUICK)
 
 
 def facts(at: int, **fields) -> TerminationMessage:
@@ -245,3 +245,14 @@ def test_each_command_counts_once_and_a_signal_comes_first():
     stop._ask()
     stop.obey(Action.PRUNE)
     assert stop.take() == Action.YIELD
+
+
+def test_the_time_that_is_left_runs_down_between_two_answers():
+    stop = Stop()
+    assert stop.seconds_left() is None
+    stop.hear(Reply(seconds_left=100.0))
+    assert 99 < stop.seconds_left() <= 100
+    assert not stop.asked
+    stop.hear(Reply(action=Action.STOP))
+    assert stop.seconds_left() is None
+    assert stop.asked

@@ -11,7 +11,7 @@ from torch import nn
 
 from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.models import build_model, head_keys, spare_keys
-from darkroom_trainer.weights import load_weights
+from darkroom_trainer.weights import load_weights, named_weights
 
 HEAD = head_keys("resnet18", 32)
 
@@ -192,3 +192,41 @@ def test_inception_for_small_images_leaves_the_auxiliary_head_of_a_file_out(tmp_
     report = load_weights(model, save(source.state_dict(), tmp_path / "w.pth"), head=head, spare=spare)
     assert {key.split(".")[0] for key in report.dropped} == {"fc", "AuxLogits"}
     assert torch.equal(model.Mixed_7c.branch1x1.conv.weight, source.Mixed_7c.branch1x1.conv.weight)
+
+
+# --- By name ---
+
+FILE = "resnet18-f37072fd.pth"
+NAME = "ResNet18_Weights.IMAGENET1K_V1"
+
+
+@pytest.mark.parametrize("place", ["hub/checkpoints", "checkpoints", "."])
+def test_a_name_is_looked_for_where_torch_keeps_its_files(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    path = save(resnet().state_dict(), tmp_path / place / FILE)
+    assert named_weights(NAME, "resnet18", tmp_path) == (path, "f37072fd")
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
+    path = save(resnet().state_dict(), tmp_path / FILE)
+    with pytest.raises(ConfigError, match=r"SHA-256 [0-9a-f]{64}, but the file's name says f37072fd: it is damaged"):
+        load_weights(resnet(), path, prefix="f37072fd")
+    load_weights(resnet(), path, prefix=sha256(path.read_bytes()).hexdigest()[:8])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param(
+            "ResNet18_Weights.IMAGENET1K_V9", r"torchvision has no weights 'ResNet18_Weights", id="no version"
+        ),
+        pytest.param("ResNet19_Weights.DEFAULT", r"torchvision has no weights 'ResNet19_Weights", id="no network"),
+        pytest.param(
+            "ResNet50_Weights.IMAGENET1K_V2", r"are not for resnet18, which has .*IMAGENET1K_V1", id="another's"
+        ),
+        pytest.param(NAME, rf"is {FILE}, which is in none of .*hub/checkpoints", id="not there"),
+    ],
+)
+def test_a_name_that_cannot_be_used_says_why(tmp_path, name, message):
+    with pytest.raises(ConfigError, match=message):
+        named_weights(name, "resnet18", tmp_path)

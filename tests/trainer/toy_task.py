@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
@@ -51,6 +52,8 @@ class Digits:
 
     def __getitem__(self, ref: SampleRef) -> tuple[torch.Tensor, int, int, bool]:
         time.sleep(self.faults.get("sleep", 0.0))
+        if self.augment and ref.index == self.faults.get("stuck_at"):
+            Path(self.faults["fifo"]).read_bytes()  # as a file on a server that does not answer
         image = self.images[ref.index]
         if self.augment:
             image = torch.roll(image, (ref.epoch * 7 + ref.index) % 3 - 1, dims=-1)
@@ -79,7 +82,8 @@ class Net(nn.Module):
 class Toy:
     """Faults: "sleep" seconds per sample or "step_sleep" per micro-batch; "corrupt": the first n training files;
 
-    "do": raise, exit (with "code"), kill, term, segv at micro-batch "at_step" of "rank".
+    "stuck_at": the training image whose file, a "fifo", is never read to its end;
+    "do": raise, exit (with "code"), kill, term, segv, receive (what nobody sends) at micro-batch "at_step" of "rank".
     """
 
     best_metric = "top1"
@@ -141,6 +145,8 @@ class Toy:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "term":
                 os.kill(os.getpid(), signal.SIGTERM)
+            case "receive":
+                dist.recv(torch.zeros(1), src=0)
             case "segv":
                 os.kill(os.getpid(), signal.SIGSEGV)
 

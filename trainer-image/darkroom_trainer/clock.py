@@ -38,11 +38,18 @@ class Clock:
     """Seconds by bucket of TIME_BUCKETS since `start`.
 
     There is always one open bucket; `spend` opens another for a while. Nothing is ever outside, so the sum is the wall
-    clock by construction.
+    clock by construction. `turned` is called with the bucket whenever one is opened: a sign of life.
     """
 
-    def __init__(self, start: float, *, bucket: str = "startup", now: Callable[[], float] = now) -> None:
-        self._now = now
+    def __init__(
+        self,
+        start: float,
+        *,
+        bucket: str = "startup",
+        now: Callable[[], float] = now,
+        turned: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._now, self._turned = now, turned
         self._totals = dict.fromkeys(TIME_BUCKETS, 0.0)
         self._bucket, self._since = bucket, start
         self.start = start
@@ -53,6 +60,7 @@ class Clock:
         previous = self._bucket
         self._totals[previous] += max(0.0, at - self._since)
         self._bucket, self._since = bucket, max(at, self._since)
+        self._turned(bucket)
         return previous
 
     @contextmanager

@@ -17,7 +17,7 @@ from darkroom_trainer.parallel import Replica, RunningStatistics
 from darkroom_trainer.schedule import LearningRate
 from darkroom_trainer.stages import Stage, Tail
 from darkroom_trainer.tasks.base import Batch, ImageSet
-from darkroom_trainer.transfer import Layers, phases_of
+from darkroom_trainer.transfer import Layers, Phase, phases_of
 
 _EVERYTHING = Transfer(policy=TransferPolicy.NONE, layer_decay="1", batch_norm=BatchNorm.TRAIN)
 """A run without `spec.vision.transfer`: one phase, in which one stage learns."""
@@ -64,23 +64,25 @@ class Course:
         whole = [Stage("network", (model,), (model,))]
         return list(self._feed.task.stages(model)) if self._transfer is not _EVERYTHING else whole
 
-    def rate(self, step: int) -> float:
-        """The head's learning rate."""
-        phase = next(phase for phase in self.phases if step < phase.end)
-        return self._rate.at(step) * phase.ease(step)
+    def rate(self, position: float) -> float:
+        """The head's learning rate at a position in the schedule, in steps."""
+        return self._rate.at(position) * self._phase_at(position).ease(position)
+
+    def _phase_at(self, position: float) -> Phase:
+        return next((phase for phase in self.phases if position < phase.end), self.phases[-1])
 
     # --- Phases ---
 
-    def owes_phase(self, step: int) -> bool:
-        """Whether the stages that learn at `step` are not the ones that are open."""
-        return not self._entered or step >= self._phase.end
+    def owes_phase(self, position: float) -> bool:
+        """Whether the stages that learn at a position in the schedule are not the ones that are open."""
+        return not self._entered or self._phase_at(position) != self._phase
 
-    def enter(self, step: int) -> bool:
-        """Open the stages that learn at `step`; False if a process was told to leave meanwhile.
+    def enter(self, step: int, *, position: float) -> bool:
+        """Open the stages that learn at `position`; False if a process was told to leave meanwhile.
 
         DDP ignores for good what was frozen when it wrapped the network, so it wraps it again.
         """
-        self._phase = next(phase for phase in self.phases if step < phase.end)
+        self._phase = self._phase_at(position)
         self._leave_features()
         self.layers.open(self._phase.first)
         self.layers.train()
@@ -104,7 +106,7 @@ class Course:
 
     def _batches(self, step: int) -> Iterator[Batch]:
         group = self._host.group
-        draws = TrainingBatches(self._plan, rank=group.rank, world=group.world, start=step, end=self._phase.end)
+        draws = TrainingBatches(self._plan, rank=group.rank, world=group.world, start=step, end=self._plan.steps)
         return self._feed.batches(self._features.get("train", self._splits["train"]), draws)
 
     # --- Features ---

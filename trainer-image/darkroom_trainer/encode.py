@@ -103,6 +103,7 @@ class Encoder:
             if batch is not None:
                 self._feed.corrupt.note(split, batch.corrupt)
             work.take(round_, batch, None if batch is None else self._encode(batch), file)
+            self._feed.alive()
             if not pulse.tick():
                 continue
             due[0] = float(self._feed.group.leads and now() - noted > _NOTED_EVERY)

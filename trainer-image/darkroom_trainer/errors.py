@@ -3,6 +3,7 @@
 import errno
 import re
 from collections.abc import Iterator
+from typing import Self
 
 from darkroom_api.report import ExitCode, Reason
 
@@ -30,6 +31,14 @@ class ConfigError(TrainerError):
 
 class DivergenceError(TrainerError):
     """The loss is not a number any more."""
+
+    @classmethod
+    def after(cls, step: int, *, steps: int, learning_rate: float) -> Self:
+        """Found at `step`, for the first time in so many steps."""
+        return cls(
+            f"the loss stopped being a number between steps {step - steps + 1} and {step}, at learning rate "
+            f"{learning_rate:.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
+        )
 
 
 class StorageError(TrainerError):

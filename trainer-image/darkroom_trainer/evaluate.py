@@ -54,6 +54,7 @@ class Evaluator:
                 self._feed.corrupt.note(split, batch.corrupt)
                 with self._feed.precision.autocast():
                     self._feed.task.evaluate(model, self._feed.place(batch), totals)
+            self._feed.alive()
             if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
                 return False
         return True

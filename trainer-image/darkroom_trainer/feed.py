@@ -1,6 +1,6 @@
 """How images get from a split to the network of this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,10 @@ from darkroom_trainer.tasks.base import Batch, ImageSet, Task
 
 @dataclass(frozen=True)
 class Feed:
-    """The same for training, evaluation and the computing of features. workers: loader processes of this process."""
+    """The same for training, evaluation and the computing of features.
+
+    workers: loader processes of this process; alive: called after each batch of an evaluation or of features.
+    """
 
     task: Task
     group: Group
@@ -24,6 +27,7 @@ class Feed:
     precision: Precision
     memory_format: torch.memory_format
     corrupt: CorruptFiles
+    alive: Callable[[], None] = lambda: None
 
     def batches(self, images: ImageSet | Features, draws: TrainingBatches | EvaluationBatches) -> Iterator[Batch]:
         """In the order of `draws`; a lone batch is not worth a process."""

@@ -14,7 +14,8 @@ class Host:
     """The defaults are a process of its own, as in a notebook or a test.
 
     stop: whether this process was told to leave; leaving: in which way, asked once it does so; began: called when
-    training begins, from when on `stop` is honoured with a checkpoint; publish: called when `message` has news; tell:
+    training begins, from when on `stop` is honoured with a checkpoint; alive: called after each step and each batch of an
+    evaluation; seconds_left: of the budget, as the operator last said; publish: called when `message` has news; tell:
     called for whoever watches, with the time to the end, or with None at the start and after each evaluation.
     """
 
@@ -24,5 +25,7 @@ class Host:
     stop: Callable[[], bool] = lambda: False
     leaving: Callable[[], Action] = lambda: Action.YIELD
     began: Callable[[], None] = lambda: None
+    alive: Callable[[], None] = lambda: None
+    seconds_left: Callable[[], float | None] = lambda: None
     publish: Callable[[], None] = lambda: None
     tell: Callable[[Eta | None], None] = lambda _: None

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,11 +28,13 @@ from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.rendezvous import Rendezvous
 from darkroom_trainer.report import Facts, write_termination_message
 from darkroom_trainer.verdict import judge, oom_kills
+from darkroom_trainer.watchdog import Silent, Stall, Watchdog, describe, seconds_of
 
 CONFIG_FILE, CLOCK_FILE = "config.json", "clock.json"
 _GRACE = 25.0  # seconds: Kubernetes' default grace period of 30 less a margin to write the message
 _STARTING_GRACE = 3.0  # for workers that have not begun to train, and so have nothing to save
-_POLL = 0.05
+_LAST_LOOK = 1.0  # for the stacks of a worker that does not leave: the pod itself is about to be killed
+_POLL, _WATCH = 0.05, 1.0
 
 
 def main(config: Path | None, *, task: str | None = None) -> int:
@@ -91,6 +93,8 @@ class _Node:
         self._exit_codes: dict[int, int] = {}
         self._error: str | None = None
         self._told: set[int] = set()
+        self._stall: Stall | None = None
+        self._stalled_at = 0.0
 
     @property
     def hangs(self) -> bool:
@@ -106,8 +110,14 @@ class _Node:
             (folder / CONFIG_FILE).write_text(json.dumps(content.to_wire()), encoding="utf-8")
             self._thread = threading.Thread(target=self._launch, args=(rendezvous, folder), daemon=True)
             self._thread.start()
+            limit = seconds_of(os.environ)
+            watchdog = Watchdog(folder, limit) if limit else None
+            looked = now()
             while self.hangs and not self._abandoned(folder, rendezvous.processes):
                 self._thread.join(_POLL)
+                if watchdog and now() - looked > _WATCH:
+                    looked = now()
+                    self._watch(folder, watchdog)
             workers = Facts.read_all(folder)
             for worker in workers:  # loader processes outlive a worker that was killed
                 _kill_group(worker.pid)
@@ -116,11 +126,27 @@ class _Node:
                 self._exit_codes,
                 asked=self._stop.asked,
                 oom_killed=oom_kills() > kills,
+                stall=self._stall,
                 launcher_error=self._error,
             )
 
+    def _watch(self, folder: Path, watchdog: Watchdog) -> None:
+        """End every worker of this node once one hangs; those of other nodes wait for it, and go with their peers."""
+        workers = Facts.read_all(folder)
+        silent = watchdog.silent(workers)
+        if silent and not self._stall and not self._stop.asked:
+            self._stall, self._stalled_at = describe(folder, workers, silent), now()
+            self._kill_all(workers)
+
+    def _kill_all(self, workers: Sequence[Facts]) -> None:
+        for worker in workers:
+            if not worker.ended:
+                _kill_group(worker.pid)
+
     def _abandoned(self, folder: Path, processes: int) -> bool:
         """Pass a signal on; whether there is nothing left to wait for."""
+        if self._stall and not self._stop.asked:
+            return now() - self._stalled_at > 2 * _STARTING_GRACE
         if self._stop.asked_at is None:
             return False
         if not self._started.is_set():
@@ -132,9 +158,11 @@ class _Node:
                 self._told.add(worker.pid)
         training = any(worker.training for worker in workers)
         if waited > (_grace() if training else _STARTING_GRACE):
-            for worker in workers:
-                if not worker.ended:
-                    _kill_group(worker.pid)
+            late = next((worker for worker in workers if not worker.ended), None)
+            if training and late and not self._stall:
+                silent = Silent(late, waited, "leaving")
+                self._stall = describe(folder, workers, silent, within=_LAST_LOOK)
+            self._kill_all(workers)
             return waited > 2 * _STARTING_GRACE  # the agent notices, unless it hangs itself
         return len(workers) == processes and all(worker.ended for worker in workers) and waited > _STARTING_GRACE
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from darkroom_api import names
-from darkroom_api.report import Action, LiveReport, Reply, Standing, TerminationMessage
+from darkroom_api.report import LiveReport, Reply, Standing, TerminationMessage
 from darkroom_trainer.clock import Eta
 
 TIMEOUT = 10.0
@@ -40,11 +40,11 @@ class Line:
     """Where to report, and the thread that does. `tell` takes microseconds and never raises."""
 
     def __init__(
-        self, url: str, token: Path, context: ssl.SSLContext, obey: Callable[[Action], None], pace: Pace | None = None
+        self, url: str, token: Path, context: ssl.SSLContext, hear: Callable[[Reply], None], pace: Pace | None = None
     ) -> None:
         address = urlsplit(url)
         self._host, self._port, self._path = address.hostname or "", address.port or 443, address.path
-        self._token, self._context, self._obey, self._pace = token, context, obey, pace or Pace()
+        self._token, self._context, self._hear, self._pace = token, context, hear, pace or Pace()
         self._changed = threading.Condition()
         self._facts: dict[str, Any] | None = None
         self._news = self._urgent = self._closed = False
@@ -54,14 +54,14 @@ class Line:
         self._thread.start()
 
     @classmethod
-    def open(cls, environ: Mapping[str, str], obey: Callable[[Action], None]) -> Self | None:
+    def open(cls, environ: Mapping[str, str], hear: Callable[[Reply], None]) -> Self | None:
         """From what the operator put into the environment; None if it takes no reports, or it cannot be understood."""
         url, token = environ.get(names.ENV_REPORT_URL), environ.get(names.ENV_REPORT_TOKEN_FILE)
         if not url or not token:
             return None
         try:
             context = ssl.create_default_context(cadata=environ.get(names.ENV_REPORT_CA))
-            return cls(url, Path(token), context, obey)
+            return cls(url, Path(token), context, hear)
         except (ValueError, OSError) as error:
             _say(f"no live reports: {error}")
             return None
@@ -104,7 +104,7 @@ class Line:
         if self._failures >= TRIES:
             _say("live reports get through again")
         self._failures = 0
-        self._obey(Action(reply.action))
+        self._hear(reply)
 
     def _next(self) -> LiveReport | None:
         """Wait until a report is due; None once the line is closed."""

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
+from darkroom_trainer import watchdog
 from darkroom_trainer.clock import now
 from darkroom_trainer.errors import ConfigError, PeerLostError, TrainerError, headline
 from darkroom_trainer.tasks.base import Batch, Task
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=10)
 """A collective that waits this long has lost its peers; saving a checkpoint and the slowest batch must fit in."""
+_AFTER_THE_WATCHDOG = timedelta(minutes=1)
+"""Where somebody watches for ranks that hang, he comes first: he knows where they all stand."""
 
 _LOST = re.compile(
     r"gloo/transport|connection (closed|reset) by|broken pipe|timed out waiting|wait timeout"
@@ -122,7 +125,9 @@ def join() -> Group:
         torch.cuda.set_device(device)
     if world > 1:
         cuda = device.type == "cuda"
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT, device_id=device if cuda else None)
+        watched = timedelta(seconds=watchdog.seconds_of(os.environ) or 0) + _AFTER_THE_WATCHDOG
+        timeout = max(_TIMEOUT, watched)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
     return Group(rank, world, local_rank, local_world, device)
 
 
@@ -240,6 +245,8 @@ class Beat:
     """Whether a process has something to tell that does not fit into numbers."""
     seconds: float
     ticks: int
+    told: int
+    """What rank 0 told the others."""
 
 
 class Pulse:
@@ -263,11 +270,16 @@ class Pulse:
         self._ticks += 1
         return self._ticks >= self._every
 
-    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False) -> Beat:
-        """Exchange; every process must call this at the same tick. `sums` (any device, 1-d) is zeroed."""
-        host = torch.tensor([stop, news, self._next_interval() if self._group.leads else 0], dtype=torch.float64)
+    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False, told: int = 0) -> Beat:
+        """Exchange; every process must call this at the same tick. `sums` (any device, 1-d) is zeroed.
+
+        `told` is rank 0's to give, and 0 on the others.
+        """
+        interval = self._next_interval() if self._group.leads else 0
+        host = torch.tensor([stop, news, interval, told], dtype=torch.float64)
         total = self._group.all_reduce(torch.cat([host.to(sums.device), sums.double()])).tolist()
-        beat = Beat(total[3:], stop=total[0] > 0, news=total[1] > 0, seconds=now() - self._since, ticks=self._ticks)
+        seconds, ticks = now() - self._since, self._ticks
+        beat = Beat(total[4:], stop=total[0] > 0, news=total[1] > 0, seconds=seconds, ticks=ticks, told=int(total[3]))
         sums.zero_()
         self._every, self._ticks, self._since = int(total[2]), 0, now()
         return beat

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from darkroom_api.report import Artifact, Best, ExitCode, Metric, Reason, TerminationMessage
+
+if TYPE_CHECKING:  # it needs torch
+    from darkroom_trainer.data.sampler import Plan
 
 METRICS_FILE = "metrics.jsonl"
 _MOST_METRICS = 16  # of TerminationMessage.metrics
@@ -85,6 +88,18 @@ class Reporter:
     def say(self, text: str) -> None:
         if self._speaks:
             print(text, flush=True)
+
+    def opening(self, plan: "Plan", *, world: int, device: str, workers: int) -> None:
+        """What is going to be done, and by whom."""
+        self.say(
+            f"{plan.samples} images, {plan.epochs} epochs = {plan.steps} steps of {plan.batch} images in "
+            f"{plan.micro_batches} micro-batches on {world} process(es), {device}, {workers} loader process(es) each"
+        )
+        if plan.micro_batches < world:
+            self.say(
+                f"{world - plan.micro_batches} process(es) have nothing to do: a step has only {plan.micro_batches} "
+                "micro-batches; a smaller vision.microBatchSize from the start gives all of them work"
+            )
 
     def progress(self, *, metrics: Mapping[str, float], always: bool = False, **facts: Any) -> bool:
         """One interval of training, at most every few seconds; whether it was reported."""

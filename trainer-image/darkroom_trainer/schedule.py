@@ -38,13 +38,16 @@ class LearningRate:
         """Steps of the warm-up; a warm-up longer than the run fills the run."""
         return min(self.steps, round(self.warmup_epochs * self.steps_per_epoch))
 
-    def at(self, step: int) -> float:
-        """Learning rate of `step`, counted from 0. The first step is not at zero: it would teach nothing."""
+    def at(self, step: float) -> float:
+        """Learning rate of `step`, counted from 0; between two of a schedule that is gone through faster than planned.
+
+        The first step is not at zero: it would teach nothing.
+        """
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
         return self.peak * self._after_warmup(step)
 
-    def _after_warmup(self, step: int) -> float:
+    def _after_warmup(self, step: float) -> float:
         progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         match self.decay:
             case "Cosine":

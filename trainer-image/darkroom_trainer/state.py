@@ -51,6 +51,10 @@ class Progress:
     best: Best | None = None
     corrupt: dict[str, list[str]] = field(default_factory=dict)
     worlds: list[list[int]] = field(default_factory=list)
+    seconds: float = 0.0
+    """Wall clock of all starts."""
+    pace: list[float] | None = None
+    """See Pace.dump."""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Progress":

@@ -3,7 +3,6 @@
 import logging
 import math
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from darkroom_api.report import Action, Artifact, ExitCode, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
-from darkroom_trainer.clock import Throughput, eta, now
+from darkroom_trainer.clock import now
 from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.course import Course
 from darkroom_trainer.data.sampler import Plan, derive_seed, share
@@ -21,10 +20,12 @@ from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
 from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format, set_learning_rate
+from darkroom_trainer.pace import Pace, TimeBudget
 from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
 from darkroom_trainer.tasks.base import Batch, Task
+from darkroom_trainer.tempo import Tempo
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def train(config: TrainerConfig, task: Task, host: Host | None = None) -> Termin
     while True:
         if run.owes_evaluation() and not run.evaluate_epoch():
             return run.leave()
-        if run.progress.step == run.plan.steps:
-            return run.finish()
+        if run.progress.step >= run.pace.end:
+            return run.finish() if not run.pace.bent else run.finish_in_time()
         if run.owes_phase() and not run.enter_phase():
             return run.leave()
         run.train_step()
@@ -105,36 +106,31 @@ class Run:
         limit, device = float(self.vision.data.max_corrupt_fraction), self.group.device
         corrupt = CorruptFiles(sizes, limit=limit, group=self.group, say=self.report.say)
         precision, layout = Precision.of(self.vision, device), memory_format(self.vision, model, device)
-        return Feed(self.task, self.group, self.workers, precision, layout, corrupt)
+        return Feed(self.task, self.group, self.workers, precision, layout, corrupt, self.host.alive)
 
     def _make_loop(self) -> None:
         self.corrupt = self.feed.corrupt
         self.corrupt.restore(self.progress.corrupt)
+        self.pace = Pace.load(self.plan.steps, self.progress.pace)
+        self.budget = TimeBudget(self.config.budget_seconds, used=self.progress.seconds, host=self.host)
         self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
         self.generator = torch.Generator()
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)  # loss, valid samples
-        self.pulse, self.throughput = Pulse(self.group), Throughput()
-        self.evaluation_seconds: list[float] = []
+        self.pulse = Pulse(self.group)
+        self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
+        self.evaluated_step: int | None = None
+        self.saves = 0
         self.saved: Saved | None = None
         self.saved_at, self.saved_state = now(), (self.progress.step, self.progress.evaluated)
 
     def _announce(self, resumed: Saved | None) -> None:
         plan, progress, message = self.plan, self.progress, self.host.message
-        message.epochs, message.steps, message.step = plan.epochs, plan.steps, progress.step
+        message.epochs, message.steps, message.step = plan.epochs, self.pace.end, progress.step
         message.epoch = plan.epochs_done(progress.step)
         if not progress.worlds or progress.worlds[-1][1] != self.group.world:
             progress.worlds.append([progress.step, self.group.world])
         device = torch.cuda.get_device_name(self.group.device) if self.group.device.type == "cuda" else "CPU"
-        self.report.say(
-            f"{plan.samples} images, {plan.epochs} epochs = {plan.steps} steps of {plan.batch} images in "
-            f"{plan.micro_batches} micro-batches on {self.group.world} process(es), {device}, "
-            f"{self.workers} loader process(es) each"
-        )
-        if plan.micro_batches < self.group.world:
-            self.report.say(
-                f"{self.group.world - plan.micro_batches} process(es) have nothing to do: a step has only "
-                f"{plan.micro_batches} micro-batches; a smaller vision.microBatchSize from the start gives all of them work"
-            )
+        self.report.opening(plan, world=self.group.world, device=device, workers=self.workers)
         if resumed:
             self.saved, message.resumed_step = resumed, progress.step
             self._keep_checkpoint(resumed)
@@ -148,17 +144,19 @@ class Run:
     # --- A phase, and a step of it ---
 
     def owes_phase(self) -> bool:
-        return self.course.owes_phase(self.progress.step)
+        return self.course.owes_phase(self.pace.at(self.progress.step))
 
     def enter_phase(self) -> bool:
         """Open the stages that learn from here on; False if told to leave while their features were computed."""
-        entered = self.course.enter(self.progress.step)
-        self.pulse, self.throughput = Pulse(self.group), Throughput()  # steps of another phase take another time
+        entered = self.course.enter(self.progress.step, position=self.pace.at(self.progress.step))
+        self.pulse = Pulse(self.group)
+        self.tempo.restart()
         return entered
 
     def train_step(self) -> None:
         """One optimizer step on one global batch."""
-        set_learning_rate(self.learner.optimizer, self.course.rate(self.progress.step))
+        self.learning_rate = self.course.rate(self.pace.at(self.progress.step))
+        set_learning_rate(self.learner.optimizer, self.learning_rate)
         self.course.statistics.begin_step()
         for micro_batch in self.share or [None]:
             self._backward(micro_batch, last=micro_batch is None or micro_batch == self.share[-1])
@@ -166,6 +164,7 @@ class Run:
             self.course.statistics.end_step(self.plan.micro_batches)
         self._update()
         self.progress.step += 1
+        self.host.alive()
 
     def _backward(self, micro_batch: int | None, *, last: bool) -> None:
         """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""
@@ -206,41 +205,47 @@ class Run:
     def beat(self) -> bool:
         """Now and then, and before an evaluation: exchange, report, save; whether it is time to leave."""
         due = self.pulse.tick()
-        if not (due or self.owes_evaluation() or self.progress.step == self.plan.steps):
+        if not (due or self.owes_evaluation() or self.progress.step >= self.pace.end):
             return False
         with self.clock.spend("communication" if self.group.device.type == "cpu" else "compute"):
-            beat = self.pulse.beat(self.sums, stop=self.host.stop(), news=self.corrupt.news)
+            beat = self.pulse.beat(self.sums, stop=self.host.stop(), news=self.corrupt.news, told=self._wanted_end())
         loss_sum, valid = beat.sums
         self.clock.move("compute", "communication", self.course.replica.exposed_seconds() * beat.ticks)
         loss = loss_sum / max(1.0, valid)
         if not math.isfinite(loss_sum):
-            raise DivergenceError(self._divergence(beat.ticks))
+            raise DivergenceError.after(self.progress.step, steps=beat.ticks, learning_rate=self.learning_rate)
         if beat.news:
             self.corrupt.exchange()
-        self.throughput.add(beat.ticks * self.plan.batch, beat.seconds)
+        self.tempo.add_steps(beat.ticks, beat.seconds)
         self.course.note_read("train", beat.ticks * self.plan.batch)
+        self._go_on_to(beat.told)
         self._report_progress(loss)
         if self.group.leads and not beat.stop and now() - self.saved_at >= self.config.checkpoint.every_seconds:
             self._save()
         self.pulse.restart()
         return beat.stop
 
-    def _divergence(self, ticks: int) -> str:
-        step = self.progress.step
-        return (
-            f"the loss stopped being a number between steps {step - ticks + 1} and {step}, at learning rate "
-            f"{self.course.rate(step - 1):.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
-        )
+    def _wanted_end(self) -> int:
+        """Rank 0's word on the step at which to end; 0 from the others, and where nothing limits the time."""
+        left = self.budget.seconds_left
+        if not self.group.leads or left is None:
+            return 0
+        saving = self.clock.seconds()["checkpoint"] / max(1, self.saves)
+        return self.tempo.last_step(self.progress.step, seconds_left=left, saving=saving) or 0
+
+    def _go_on_to(self, end: int) -> None:
+        """All processes take the same line from the same step."""
+        before, self.pace = self.pace, self.pace.to(end, step=self.progress.step) if end else self.pace
+        if self.pace.bent and not before.bent:
+            text = f"the schedule ends at step {self.pace.end} of {self.plan.steps}, for that is what there is time for"
+            self.report.event("bent", text, step=self.progress.step, end=self.pace.end)
 
     def _report_progress(self, loss: float) -> None:
         plan, step, message = self.plan, self.progress.step, self.host.message
-        rate = self.throughput.images_per_second
-        per_evaluation = median(self.evaluation_seconds) if self.evaluation_seconds else 0.0
-        left = eta(
-            (plan.steps - step) * plan.batch, self.throughput, (plan.epochs - self.progress.evaluated) * per_evaluation
-        )
+        rate = self.tempo.throughput.images_per_second
+        left = self.tempo.eta(step, self.pace.end, self.progress.evaluated)
         metrics = {"train/loss": loss}
-        message.step, message.epoch = step, plan.epochs_done(step)
+        message.step, message.steps, message.epoch = step, self.pace.end, plan.epochs_done(step)
         message.images_per_second = decimal(rate) if rate else None
         message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
         self.report.keep_metrics(metrics)
@@ -248,13 +253,13 @@ class Run:
             "epoch": min(plan.epochs, plan.epochs_done(step - 1) + 1),
             "epochs": plan.epochs,
             "step": step,
-            "steps": plan.steps,
-            "learningRate": self.course.rate(step - 1),
+            "steps": self.pace.end,
+            "learningRate": self.learning_rate,
             "imagesPerSecond": rate and round(rate, 1),
             "etaSeconds": left and round(left.seconds, 1),
             "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
         }
-        self.report.progress(metrics=metrics, always=step == plan.steps, **facts)
+        self.report.progress(metrics=metrics, always=step >= self.pace.end, **facts)
         self.host.publish()
         self.host.tell(left)
 
@@ -270,7 +275,7 @@ class Run:
         metrics = self._evaluate("val")
         if metrics is None:
             return False
-        progress.evaluated = self.plan.epochs_done(progress.step)
+        progress.evaluated, self.evaluated_step = self.plan.epochs_done(progress.step), progress.step
         value = metrics[self.task.best_metric]
         better = progress.best is None or value > progress.best.value or math.isnan(progress.best.value)
         if better:
@@ -278,7 +283,7 @@ class Run:
             progress.best = Best(value, progress.evaluated, progress.step, named)
             self.report.keep_best(f"val/{self.task.best_metric}", value, progress.evaluated)
             self._save_best()
-        self.evaluation_seconds.append(now() - began)
+        self.tempo.add_evaluation(now() - began)
         self.report.evaluation(
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
         )
@@ -302,7 +307,8 @@ class Run:
         state = (self.progress.step, self.progress.evaluated)
         if self.saved and self.saved_state == state:
             return self.saved
-        self.progress.corrupt = self.corrupt.known()
+        self.progress.corrupt, self.progress.pace = self.corrupt.known(), self.pace.dump()
+        self.progress.seconds, self.saves = self.budget.used, self.saves + 1
         with self.clock.spend("checkpoint"):
             self.saved = self.checkpoints.save(
                 self.progress.step,
@@ -345,6 +351,12 @@ class Run:
     def finish_early(self) -> TerminationMessage:
         """As after the last epoch, with what was learnt so far."""
         if (self.owes_evaluation() or self.progress.best is None) and not self.evaluate_epoch():
+            return self.leave()
+        return self.finish(Reason.BUDGET_SPENT)
+
+    def finish_in_time(self) -> TerminationMessage:
+        """At the end of a bent schedule: the last weights are the best that there was time for, wherever the epoch is."""
+        if self.evaluated_step != self.progress.step and not self.evaluate_epoch():
             return self.leave()
         return self.finish(Reason.BUDGET_SPENT)
 

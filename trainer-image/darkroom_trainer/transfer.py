@@ -23,9 +23,9 @@ class Phase:
     ramp: int = 0
     """Steps in which the learning rate rises again, for the stages that have just been opened."""
 
-    def ease(self, step: int) -> float:
-        """Factor of the learning rate at `step`."""
-        return min(1.0, (step - self.start + 1) / (self.ramp + 1))
+    def ease(self, position: float) -> float:
+        """Factor of the learning rate at a position in the schedule, in steps."""
+        return min(1.0, (position - self.start + 1) / (self.ramp + 1))
 
 
 def phases_of(transfer: Transfer, stages: int, plan: Plan, *, warmup: int) -> tuple[Phase, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from darkroom_api.report import ExitCode, Reason, TerminationMessage
 from darkroom_trainer.report import Facts, running
+from darkroom_trainer.watchdog import Stall
 
 _KNOWN = {
     ExitCode.DONE: Reason.COMPLETED,
@@ -27,17 +28,19 @@ def judge(
     *,
     asked: bool,
     oom_killed: bool,
+    stall: Stall | None = None,
     launcher_error: str | None = None,
 ) -> TerminationMessage:
     """The node's message: the progress of its first worker, the ending of the one that is to blame.
 
     workers: what they told, by rank; exit_codes: by global rank, negative for signals, of workers that failed;
-    asked: this node was told to leave; oom_killed: the cgroup's counter rose; launcher_error: what broke outside of
-    the workers.
+    asked: this node was told to leave; oom_killed: the cgroup's counter rose; stall: who hung, and was ended for it;
+    launcher_error: what broke outside of the workers.
     """
     message = workers[0].message.model_copy(deep=True) if workers else running()
     ending = (
         _first_cause(workers)
+        or _hung(stall, asked=asked)
         or _silent_death(workers, exit_codes, asked=asked)
         or _consequence(workers)
         or _left(workers, asked=asked)
@@ -47,12 +50,13 @@ def judge(
     if oom_killed and ending["reason"] != Reason.OUT_OF_MEMORY and _is_killing(ending):
         ending |= {"reason": Reason.OUT_OF_MEMORY, "exit_code": int(ExitCode.KILLED)}
         ending["error"] = f"the kernel killed a process that ran out of the pod's memory limit ({ending['error']})"
-    return message.model_copy(update={"rank": None, "error": None, **ending})
+    return message.model_copy(update={"rank": None, "error": None, "log_tail": None, **ending})
 
 
 def _ending(facts: Facts) -> dict[str, object]:
     told = facts.message
-    return {"reason": told.reason, "exit_code": told.exit_code, "rank": facts.rank, "error": told.error}
+    ending = {"reason": told.reason, "exit_code": told.exit_code, "rank": facts.rank, "error": told.error}
+    return ending | {"log_tail": told.log_tail}
 
 
 def _first_cause(workers: Sequence[Facts]) -> dict[str, object] | None:
@@ -60,6 +64,18 @@ def _first_cause(workers: Sequence[Facts]) -> dict[str, object] | None:
     innocent = {Reason.PEER_LOST, Reason.ASKED_TO_LEAVE}
     failed = [w for w in workers if w.ended and w.message.exit_code != 0 and w.message.reason not in innocent]
     return _ending(min(failed, key=lambda facts: facts.at)) if failed else None
+
+
+def _hung(stall: Stall | None, *, asked: bool) -> dict[str, object] | None:
+    """The watchdog ended it; or it did not leave when it was told to, which another node's watchdog may have caused."""
+    if stall is None:
+        return None
+    if asked:
+        error = f"left before a new checkpoint could be written: rank {stall.rank}: {stall.error}"
+        leaving = {"reason": Reason.ASKED_TO_LEAVE, "exit_code": int(ExitCode.ASKED_TO_LEAVE), "error": error}
+        return leaving | {"log_tail": stall.stacks}
+    hung = {"reason": Reason.NO_PROGRESS, "exit_code": int(ExitCode.SOFTWARE_ERROR), "rank": stall.rank}
+    return hung | {"error": stall.error, "log_tail": stall.stacks}
 
 
 def _silent_death(workers: Sequence[Facts], exit_codes: Mapping[int, int], *, asked: bool) -> dict[str, object] | None:

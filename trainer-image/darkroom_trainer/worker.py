@@ -11,9 +11,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from darkroom_api.report import Action, ExitCode, Reason, TerminationMessage
+from darkroom_api.report import Action, ExitCode, Reason, Reply, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from darkroom_trainer.clock import Clock, process_start
+from darkroom_trainer import watchdog
+from darkroom_trainer.clock import Clock, now, process_start
 from darkroom_trainer.errors import ConfigError, TrainerError, headline
 from darkroom_trainer.launch import CLOCK_FILE, CONFIG_FILE
 from darkroom_trainer.live import Line
@@ -38,6 +39,7 @@ class Stop:
         self._signalled = False
         self._command: Action | None = None
         self._obeyed: set[Action] = set()
+        self._ends_at: float | None = None
 
     @property
     def asked(self) -> bool:
@@ -52,8 +54,18 @@ class Stop:
         if first and not self.training:
             raise AskedToLeave
 
+    def hear(self, reply: Reply) -> None:
+        """What the operator answers to a report. Called by another thread."""
+        self._ends_at = None if reply.seconds_left is None else now() + reply.seconds_left
+        self.obey(Action(reply.action))
+
+    def seconds_left(self) -> float | None:
+        """Until the budget is spent, by the operator's last word; None: it has said nothing, or there is no limit."""
+        ends_at = self._ends_at
+        return None if ends_at is None else ends_at - now()
+
     def obey(self, action: Action) -> None:
-        """A command, each once: the operator repeats it until the process has left. Called by another thread."""
+        """A command, each once: the operator repeats it until the process has left."""
         if action != Action.CONTINUE and action not in self._obeyed:
             self._obeyed.add(action)
             self._command = action
@@ -73,6 +85,7 @@ def main(folder: Path, *, task: str | None) -> int:
     try:
         stop.listen()
         facts.write(folder)
+        watchdog.answer(folder)
         _die_with_parent()
         _train(folder, task, facts, stop)
     except AskedToLeave:
@@ -97,7 +110,8 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
     config = TrainerConfig.model_validate_json(content)
     if config.vision.deterministic:  # read when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    clock = _clock(folder)
+    heart = watchdog.Heart(folder)
+    clock = _clock(folder, heart)
 
     from darkroom_trainer.host import Host
     from darkroom_trainer.parallel import join
@@ -118,10 +132,12 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
         message=facts.message,
         stop=lambda: stop.asked,
         began=began,
+        alive=heart.alive,
+        seconds_left=stop.seconds_left,
         publish=lambda: facts.write(folder),
         leaving=stop.take,
     )
-    line = Line.open(os.environ, stop.obey) if group.leads else None
+    line = Line.open(os.environ, stop.hear) if group.leads else None
     if line:
         host.tell = lambda eta: line.tell(facts.message, eta)
     try:
@@ -131,10 +147,10 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
     group.leave()
 
 
-def _clock(folder: Path) -> Clock:
+def _clock(folder: Path, heart: watchdog.Heart) -> Clock:
     """Began with the launcher: its own start, the nodes' meeting, then this process's start."""
     marks = json.loads((folder / CLOCK_FILE).read_text(encoding="utf-8"))
-    clock = Clock(marks["start"])
+    clock = Clock(marks["start"], turned=heart.beat)
     clock.switch("rendezvous", at=marks["rendezvous"])
     clock.switch("startup", at=max(marks["rendezvous"], process_start()))
     return clock

@@ -23,6 +23,7 @@ class RestartReason(StrEnum):
     SOFTWARE_ERROR = "SoftwareError"
     KILLED = "Killed"
     PEER_LOST = "PeerLost"
+    NO_PROGRESS = "NoProgress"
     DATA_ERROR = "DataError"
     CONFIG_ERROR = "ConfigError"
     DISRUPTED = "Disrupted"

@@ -24,6 +24,8 @@ from darkroom_api.v1alpha1.restart import Restart
 from darkroom_api.v1alpha1.scheduling import Scheduling
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, Vision
 
+STALL_SECONDS = 600
+"""Of stallSeconds, with the built-in trainer: as long as torch's collectives wait for a peer."""
 MAX_NAME_LENGTH = 54
 """Hostnames are `<name>-<attempt>-<index>`: a DNS label of 63, less 4 digits of attempt, 3 of index and two hyphens.
 
@@ -300,6 +302,17 @@ class TrainingJobSpec(Model):
             description="Seconds from the start of an attempt within which every pod must run: scheduled, image pulled, "
             "started. Otherwise the attempt is ended and the job fails with what held it up, unless a restart rule for "
             "StartupDeadlineExceeded says otherwise. Time suspended does not count. Absent: it waits. May be changed.",
+        ),
+    ] = None
+    stall_seconds: Annotated[
+        int | None,
+        Field(
+            ge=10,
+            le=31536000,
+            description="Seconds without progress after which an attempt is ended with reason NoProgress and the stacks of its "
+            "processes; it spends a restart, unless a restart rule says otherwise. With vision: without a step or an "
+            "evaluation's batch, once the first is done (absent: 600). With container: without a live report of a new step, "
+            "once there was one (absent: no limit). May be changed; the built-in trainer hears of it in the next attempt.",
         ),
     ] = None
     ttl_seconds_after_finished: Annotated[

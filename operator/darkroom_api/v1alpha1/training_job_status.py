@@ -57,6 +57,10 @@ class Progress(Model):
         int | None, Field(description="Step of the newest checkpoint: what a restart now would go on from.")
     ] = None
     metrics: Annotated[list[Metric] | None, Field(max_length=16, description="Latest metrics.")] = None
+    step_time: Annotated[
+        Time | None,
+        Field(description="When the running attempt last reported a step that it had not reported before."),
+    ] = None
     report_time: Annotated[
         Time | None,
         Field(description="When the running attempt said so. Absent: no attempt runs, or it sends no live reports."),

@@ -387,4 +387,12 @@ class TrainerConfig(Model):
         str | None,
         Field(description="Folder for cached features that other runs use too. Absent: features/ in runDir."),
     ] = None
+    budget_seconds: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Seconds that the run may take, over all its starts. The schedule is fitted to them, and ends at zero. "
+            "Absent: as long as it takes.",
+        ),
+    ] = None
     checkpoint: CheckpointPolicy = CheckpointPolicy()

@@ -107,3 +107,5 @@ class Facts:
     """None as well when this operator has just started: it is told again within seconds."""
     channel: Channel | None = None
     """None: pods of a new attempt send no live reports."""
+    listening_since: datetime | None = None
+    """When this operator began to take live reports; silence before that says nothing."""

@@ -1,5 +1,7 @@
 """The newest live report of each TrainingJob, and where pods send theirs. In memory: a restart loses liveness alone."""
 
+from datetime import datetime
+
 from darkroom_operator.core.training_job.live import is_newer
 from darkroom_operator.core.types import Channel, Live
 from darkroom_operator.shell.cache import Key
@@ -12,6 +14,8 @@ class Inbox:
         self._newest: dict[Key, Live] = {}
         self.channel: Channel | None = None
         """None until there is a certificate: a pod without an address loses less than one that calls in vain."""
+        self.listening_since: datetime | None = None
+        """When this operator began to lead: before that, reports went elsewhere."""
 
     def put(self, key: Key, live: Live) -> bool:
         """Whether it was news."""

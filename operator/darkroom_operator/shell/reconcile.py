@@ -119,6 +119,7 @@ class Reconciler:
             self._profiles.current,
             live=self._inbox.newest(key),
             channel=self._inbox.channel,
+            listening_since=self._inbox.listening_since,
         )
         decision = self._plan(facts)
         refusal = await self._act(body, decision)

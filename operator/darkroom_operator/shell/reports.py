@@ -13,14 +13,15 @@ from aiohttp import web
 
 from darkroom_api import names
 from darkroom_api.report import MAX_REPORT_BYTES, LiveReport, Reply
-from darkroom_operator.core.training_job import live
+from darkroom_operator.core.training_job import budget, live
 from darkroom_operator.core.training_job.objects import report_path
-from darkroom_operator.core.types import Body, Live
+from darkroom_operator.core.types import Body, Facts, Live
 from darkroom_operator.shell.cache import Key
 from darkroom_operator.shell.certificates import Certificates
 from darkroom_operator.shell.client import ApiError
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.metrics import Metrics
+from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.reconcile import Caches
 from darkroom_operator.shell.store import Store
 from darkroom_operator.shell.tokens import BadTokenError, Tokens
@@ -72,13 +73,14 @@ class Reports:
         tokens: Tokens,
         caches: Caches,
         store: Store,
+        profiles: Profiles,
         metrics: Metrics,
         *,
         enqueue: Callable[[Key], None],
         ready: Callable[[], bool],
     ) -> None:
         self._inbox, self._tokens, self._caches, self._store = inbox, tokens, caches, store
-        self._metrics, self._enqueue, self._ready = metrics, enqueue, ready
+        self._profiles, self._metrics, self._enqueue, self._ready = profiles, metrics, enqueue, ready
         self._pace = Pace()
 
     async def run(self, certificates: Certificates, port: int) -> None:
@@ -152,7 +154,9 @@ class Reports:
         news = self._inbox.put(key, Live(labels[names.LABEL_JOB_UID], attempt, datetime.now(UTC), report))
         if news:
             self._enqueue(key)
-        return live.reply(body, attempt, accepted=news), "accepted" if news else "stale"
+        facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
+        left = budget.seconds_left_of(facts, attempt)
+        return live.reply(body, attempt, accepted=news, seconds_left=left), "accepted" if news else "stale"
 
 
 async def _read(request: web.Request) -> bytes:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from darkroom_api.names import ENV_CPU_LIMIT
+from darkroom_trainer import watchdog
 from darkroom_trainer.data.sampler import EvaluationBatches, TrainingBatches
 from darkroom_trainer.tasks.base import ImageSet
 
@@ -86,11 +87,12 @@ def make_loader(
         multiprocessing_context=context,
         pin_memory=device.type == "cuda",
         prefetch_factor=2 if workers else None,
-        worker_init_fn=ignore_signals if workers else None,
+        worker_init_fn=begin if workers else None,
     )
 
 
-def ignore_signals(_: int) -> None:
-    """A SIGTERM to the group asks the training process to leave; it still needs its loader until the last step."""
+def begin(_: int) -> None:
+    """In a loader process. A SIGTERM to the group is for the training process, which needs its loader until the last step."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watchdog.answer()

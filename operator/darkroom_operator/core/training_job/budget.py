@@ -10,7 +10,9 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core import accounting
 from darkroom_operator.core.conditions import parse_time
-from darkroom_operator.core.training_job.observe import Observed
+from darkroom_operator.core.profile import Profile
+from darkroom_operator.core.training_job.observe import Observed, observe
+from darkroom_operator.core.types import Facts
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,33 @@ def seconds_left(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatu
         return None
     lasts = [use.seconds_left for use in _uses(seen, spec, status, running)]
     return min((seconds for seconds in lasts if seconds != float("inf")), default=None)
+
+
+def seconds_left_of(facts: Facts, attempt: int) -> float | None:
+    """The same for the attempt that asks; None as well where nothing limits it, and for one that is not running."""
+    seen = observe(facts)
+    running = next((a for a in seen.status.attempts or [] if a.number == attempt and a.end_time is None), None)
+    if seen.spec is None or running is None:
+        return None
+    left = seconds_left(seen, seen.spec, seen.status, running)
+    return None if left is None else max(0.0, left)
+
+
+def seconds_of_all(spec: TrainingJobSpec, profile: Profile) -> int | None:
+    """What the budget allows, from the first attempt to the last, in seconds of running; None: nothing limits it."""
+    budget = spec.budget
+    if budget is None:
+        return None
+    nodes = spec.num_nodes / 3600
+    gpus = nodes * profile.accelerators_in(profile.resources_for(spec.resources_per_node))
+    price = accounting.price(profile, node_hours=nodes, gpu_hours=gpus)
+    limits = [
+        seconds_of(budget.max_duration) if budget.max_duration else None,
+        float(budget.max_gpu_hours) / gpus if budget.max_gpu_hours and gpus else None,
+        float(budget.max_cost) / price if budget.max_cost and price else None,
+    ]
+    least = min((limit for limit in limits if limit is not None), default=None)
+    return None if least is None else max(1, round(least))
 
 
 def active_seconds(status: TrainingJobStatus, running: Attempt | None, now: datetime) -> float:

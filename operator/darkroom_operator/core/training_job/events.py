@@ -10,6 +10,7 @@ _WARNINGS = frozenset(
         names.REASON_IMAGE_PULL,
         names.REASON_CONTAINER_CONFIG,
         names.REASON_PODS_NOT_CREATED,
+        names.REASON_NO_PROGRESS,
         names.REASON_PROFILE_NOT_FOUND,
         names.REASON_INVALID_SPEC,
         names.REASON_LIMIT_EXCEEDED,

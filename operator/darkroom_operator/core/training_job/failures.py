@@ -13,6 +13,7 @@ from darkroom_operator.core.training_job.observe import Job, Pod
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
 FINISHING = (names.REASON_BUDGET_SPENT, names.REASON_TARGET_REACHED)
 """Verdicts after which an attempt is to measure and export what it has, and not merely to save and leave."""
+_LOG_TAIL = 2048
 _DISTANT_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
@@ -54,6 +55,7 @@ def classify(ending: Ending) -> Outcome:
         ended_by_operator,
         not_worth_retrying,
         out_of_memory,
+        hung,
         lost_to_infrastructure,
         asked_to_leave,
         deleted,
@@ -90,6 +92,9 @@ def ended_by_operator(ending: Ending) -> Outcome | None:
     reason, message = ending.verdict
     if reason == names.REASON_PROFILE_CHANGED:
         return Outcome(DISRUPTED, reason, message, retry=True)
+    if reason == names.REASON_NO_PROGRESS:
+        failure = Failure(reason=reason, attempt=ending.number, message=message, log_tail=_tails(ending.pods))
+        return Outcome(FAILED, reason, message, retry=True, failure=failure)
     return Outcome(FAILED, reason, message)
 
 
@@ -112,6 +117,33 @@ def out_of_memory(ending: Ending) -> Outcome | None:
         if end and (end.reason == "OOMKilled" or (end.report and end.report.reason == Reason.OUT_OF_MEMORY)):
             return _failed(ending, pod, names.REASON_OUT_OF_MEMORY, fallback="killed for lack of memory")
     return None
+
+
+def hung(ending: Ending) -> Outcome | None:
+    """A trainer's own watchdog ended it; the log's tail has the stacks of every pod that could still be asked."""
+    for pod in _by_end(ending.pods):
+        if pod.terminated and pod.terminated.report and pod.terminated.report.reason == Reason.NO_PROGRESS:
+            outcome = _failed(ending, pod, names.REASON_NO_PROGRESS)
+            if outcome.failure:
+                outcome.failure.log_tail = _tails(ending.pods)
+            return outcome
+    return None
+
+
+def _tails(pods: Sequence[Pod]) -> str | None:
+    """What each pod said last, in the room that there is for one."""
+    said = [(pod.name, tail) for pod in pods if (tail := _tail(pod))]
+    if len(said) == 1:
+        return said[0][1]
+    room = _LOG_TAIL // max(1, len(said))
+    return "\n".join(f"--- {name}\n{tail}"[: room - 1] for name, tail in said) or None
+
+
+def _tail(pod: Pod) -> str | None:
+    """Stacks have their innermost frames first; of anything else, the end matters."""
+    end = pod.terminated
+    text = ((end.report.log_tail or "") if end.report else end.text.strip()) if end else ""
+    return text[-_LOG_TAIL:] or None
 
 
 def lost_to_infrastructure(ending: Ending) -> Outcome | None:
@@ -187,7 +219,6 @@ def describe(pod: Pod, reason: str, attempt: int, fallback: str = "") -> Failure
     report = end.report if end else None
     text = end.text.strip() if end and not report else ""
     words = LastWords(report.error or "", report.rank) if report else last_words(text)
-    tail = (report.log_tail or "") if report else text
     return Failure(
         reason=reason,
         attempt=attempt,
@@ -196,7 +227,7 @@ def describe(pod: Pod, reason: str, attempt: int, fallback: str = "") -> Failure
         node=pod.node,
         exit_code=end.exit_code if end else None,
         message=(words.message or fallback or "no message")[:1024],
-        log_tail=tail[-2048:] or None,
+        log_tail=_tail(pod),
     )
 
 

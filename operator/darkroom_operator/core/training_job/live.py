@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from darkroom_api import names
 from darkroom_api.report import Action, LiveReport, Reason, Reply, Standing, TerminationMessage
+from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Condition, Progress, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time, timestamp
 from darkroom_operator.core.training_job.failures import FINISHING
@@ -37,7 +38,7 @@ def take_in(seen: Observed, status: TrainingJobStatus, attempt: Attempt) -> None
     live = _of(seen, attempt)
     if live is None or not _due(status, live):
         return
-    status.progress = _progress(live)
+    status.progress = _progress(live, status.progress)
     status.best = live.report.best or status.best
 
 
@@ -59,17 +60,39 @@ def _due(status: TrainingJobStatus, live: Live) -> bool:
     return age >= (PATCH_SECONDS if report.step != stored.step else HEARTBEAT_SECONDS)
 
 
-def _progress(live: Live) -> Progress:
+def _progress(live: Live, stored: Progress | None) -> Progress:
     report = live.report
+    known = stored.step_time if stored and not _steps_on(live, stored) else None
     return progress_of(report).model_copy(
         update={
             "eta_seconds": report.eta_seconds,
             "eta_low_seconds": report.eta_low_seconds,
             "eta_high_seconds": report.eta_high_seconds,
             "eta": _eta(report),
+            "step_time": known or timestamp(live.received),
             "report_time": timestamp(live.received),
         }
     )
+
+
+def _steps_on(live: Live, stored: Progress) -> bool:
+    return (live.report.epoch, live.report.step) != (stored.epoch, stored.step)
+
+
+def seconds_to_stall(
+    seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatus, attempt: Attempt
+) -> float | None:
+    """Until a container that reports has taken stallSeconds for one step; None where that cannot be known.
+
+    The built-in trainer sees more (evaluations, each of its ranks), and watches itself.
+    """
+    live, stored = _of(seen, attempt), status.progress
+    if spec.stall_seconds is None or spec.container is None or stored is None or seen.listening_since is None:
+        return None
+    stepped = live.received if live and _steps_on(live, stored) else parse_time(stored.step_time)
+    if stepped is None:
+        return None
+    return spec.stall_seconds - (seen.now - max(stepped, seen.listening_since)).total_seconds()
 
 
 def progress_of(said: Standing) -> Progress:
@@ -119,7 +142,7 @@ def last_words(seen: Observed, attempt: Attempt) -> TerminationMessage | None:
 
 def at_rest(progress: Progress) -> Progress:
     """Without what holds for a running attempt only."""
-    now_gone = ("eta_seconds", "eta_low_seconds", "eta_high_seconds", "eta", "report_time")
+    now_gone = ("eta_seconds", "eta_low_seconds", "eta_high_seconds", "eta", "step_time", "report_time")
     return progress.model_copy(update=dict.fromkeys(now_gone))
 
 
@@ -155,8 +178,8 @@ def _is_alive(seen: Observed, attempt: Attempt) -> bool:
     return bool(heard) and (seen.now - max(heard)).total_seconds() <= ALIVE_SECONDS
 
 
-def reply(body: Body, attempt: int, *, accepted: bool) -> Reply:
-    """What the sender of a report is told: it follows from the job's stored status alone."""
+def reply(body: Body, attempt: int, *, accepted: bool, seconds_left: float | None = None) -> Reply:
+    """What the sender of a report is told: the action follows from the job's stored status alone."""
     status = stored_status(body)
     newest = status.attempts[-1] if status.attempts else None
     if status.finished:
@@ -166,7 +189,7 @@ def reply(body: Body, attempt: int, *, accepted: bool) -> Reply:
     if newest and newest.number == attempt and newest.yield_time:
         action = Action.STOP if newest.reason in FINISHING else Action.YIELD
         return Reply(action=action, accepted=accepted, reason=_why(status.conditions or []))
-    return Reply(accepted=accepted, reason=None if accepted else "a newer report is known")
+    return Reply(accepted=accepted, reason=None if accepted else "a newer report is known", seconds_left=seconds_left)
 
 
 def _why(conditions: list[Condition]) -> str | None:

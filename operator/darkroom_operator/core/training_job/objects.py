@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.training_job import Container, TrainingJobSpec
+from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Container, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig, Vision
 from darkroom_operator.core.profile import NetworkPolicy, Profile
+from darkroom_operator.core.training_job import budget
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER
 from darkroom_operator.core.training_job.torchrun import torchrun_env
 from darkroom_operator.core.types import Channel
@@ -250,6 +251,8 @@ def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int)
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         "HOME": "/tmp",  # noqa: S108 - the root file system is read-only; /tmp is a volume of the pod's own
     }
+    if limit := spec.stall_seconds or (STALL_SECONDS if spec.vision else None):
+        fixed[names.ENV_STALL_SECONDS] = str(limit)
     env: list[Object] = [item.to_wire() for item in profile.env]
     env += [{"name": name, "value": value} for name, value in fixed.items()]
     env += [
@@ -261,7 +264,7 @@ def _env(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, attempt: int)
     ]
     env += torchrun_env(spec, host=host, processes=processes, run_id=f"{owner.uid}-{attempt}")
     if spec.vision:
-        env.append({"name": names.ENV_CONFIG, "value": json.dumps(trainer_config(owner, spec).to_wire())})
+        env.append({"name": names.ENV_CONFIG, "value": json.dumps(trainer_config(owner, spec, profile).to_wire())})
     if spec.container and spec.container.env:
         env += [item.to_wire() for item in spec.container.env]
     return list({item["name"]: item for item in env}.values())  # the last of a name wins, each appears once
@@ -286,7 +289,7 @@ def _open_channel(pod: Object, channel: Channel, owner: Owner, attempt: int) -> 
     pod["volumes"].append({"name": "report", "projected": {"sources": [{"serviceAccountToken": token}]}})
 
 
-def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:
+def trainer_config(owner: Owner, spec: TrainingJobSpec, profile: Profile) -> TrainerConfig:
     """What the built-in trainer reads."""
     if spec.vision is None:
         raise ValueError("a job with a container of its own has no trainer config")
@@ -296,6 +299,7 @@ def trainer_config(owner: Owner, spec: TrainingJobSpec) -> TrainerConfig:
         data_dir=names.DATA_DIR,
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),
+        budget_seconds=budget.seconds_of_all(spec, profile),
         cache_dir=names.FEATURES_DIR if _feature_claim(spec.vision) else None,
         checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep)
         if saved

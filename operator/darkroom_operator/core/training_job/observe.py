@@ -122,6 +122,7 @@ class Observed:
     deleting: bool = False
     live: Live | None = None
     channel: Channel | None = None
+    listening_since: datetime | None = None
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
@@ -172,6 +173,7 @@ def observe(facts: Facts) -> Observed:
         deleting="deletionTimestamp" in meta,
         live=facts.live if facts.live and facts.live.uid == uid else None,
         channel=facts.channel,
+        listening_since=facts.listening_since,
     )
 
 

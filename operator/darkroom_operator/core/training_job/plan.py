@@ -40,6 +40,7 @@ def plan(facts: Facts) -> Plan:
         _suspended,
         _budget_spent,
         _late_to_start,
+        _stuck,
         _refused,
         _impossible,
         _outdated,
@@ -157,6 +158,18 @@ def _seconds_to_start(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -
     return spec.startup_deadline_seconds - (seen.now - (job.started_at or job.created_at)).total_seconds()
 
 
+def _stuck(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | None:
+    """A container reports no new step: it holds its nodes for nothing."""
+    attempt = record.running
+    left = live.seconds_to_stall(seen, spec, record.status, attempt) if attempt else None
+    job = seen.jobs.get(attempt.number) if attempt else None
+    if attempt is None or left is None or left > 0 or job is None or job.deleting or job.failing:
+        return None
+    step = record.status.progress.step if record.status.progress else 0
+    message = f"no new step was reported for {spec.stall_seconds} s (stallSeconds); the last was {step}"
+    return _end_attempt(seen, record, attempt, names.REASON_NO_PROGRESS, message)
+
+
 def _refused(seen: Observed, _spec: TrainingJobSpec, record: Record) -> Plan | None:
     """The API server said no to the last try; the shell tries again later, with growing pauses."""
     if seen.refusal is None:
@@ -220,6 +233,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
         _seconds_left(seen, spec, record),
         budget.seconds_left(seen, spec, record.status, record.running),
         _seconds_to_start(seen, spec, record.running),
+        live.seconds_to_stall(seen, spec, record.status, record.running),
     ]
     if healthy and job and len(seen.current_pods(record.running.number)) < spec.num_nodes:
         due = status.PODS_DUE_SECONDS - (seen.now - job.created_at).total_seconds()

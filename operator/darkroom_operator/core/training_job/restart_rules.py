@@ -18,16 +18,8 @@ from darkroom_operator.core.training_job.failures import (
 )
 from darkroom_operator.core.training_job.observe import Pod
 
-_PODS_WERE_TAKEN = (
-    names.REASON_DISRUPTED,
-    names.REASON_JOB_DELETED,
-    names.REASON_BUDGET_SPENT,
-    names.REASON_DEADLINE_EXCEEDED,
-    names.REASON_PROFILE_CHANGED,
-    names.REASON_STARTUP_DEADLINE_EXCEEDED,
-    names.REASON_TARGET_REACHED,
-)
-"""Exit codes of such an attempt follow from what was done to its pods."""
+_PODS_WERE_TAKEN = (names.REASON_DISRUPTED, names.REASON_JOB_DELETED)
+"""Exit codes of such an attempt follow from what was done to its pods, as do those after a verdict of the operator."""
 
 
 def obey(rules: Sequence[RestartRule], ending: Ending, outcome: Outcome) -> Outcome:
@@ -47,7 +39,7 @@ def _pod_with_code(rule: RestartRule, ending: Ending, outcome: Outcome) -> Pod |
 
     Every pod counts, not the first alone: ranks of a gang fall within the same second, which is all that kubelet tells.
     """
-    if not rule.exit_codes or outcome.reason in _PODS_WERE_TAKEN:
+    if not rule.exit_codes or ending.verdict or outcome.reason in _PODS_WERE_TAKEN:
         return None
     matches = [pod for pod in culprits(ending) if exit_code(pod) in rule.exit_codes]
     return next((pod for pod in matches if _is_blamed(pod, outcome)), matches[0] if matches else None)

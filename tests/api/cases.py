@@ -17,12 +17,26 @@ import yaml
 
 from darkroom_api import names
 from darkroom_api.crd import training_job_crd
-from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.architectures import CLASSIFIERS, DETECTORS, SEGMENTERS
 from darkroom_api.v1alpha1.transfer import TransferPolicy
 
 Spec = dict[str, Any]
 
 VISION: Spec = {"vision": {"data": {"claim": "flowers"}, "model": {"architecture": "resnet18"}}}
+SEGMENTATION: Spec = {
+    "vision": {
+        "task": "Segmentation",
+        "data": {"claim": "streets", "format": "MaskFolder"},
+        "model": {"architecture": "lraspp_mobilenet_v3_large"},
+    }
+}
+DETECTION: Spec = {
+    "vision": {
+        "task": "Detection",
+        "data": {"claim": "streets", "format": "Coco"},
+        "model": {"architecture": "ssdlite320_mobilenet_v3_large"},
+    }
+}
 CONTAINER: Spec = {"container": {"image": "mine:1"}}
 ABSENT = object()
 SHA = "0123456789abcdef" * 4
@@ -419,7 +433,7 @@ DATA = [
 
 def _sizes() -> Iterator[Case]:
     """For one architecture of each need: its smallest size, one less, and one beside the multiple."""
-    groups = {(needs.min_size, needs.multiple_of): name for name, needs in sorted(ARCHITECTURES.items(), reverse=True)}
+    groups = {(needs.min_size, needs.multiple_of): name for name, needs in sorted(CLASSIFIERS.items(), reverse=True)}
     for (smallest, multiple), name in sorted(groups.items()):
         sizes = {smallest: True, smallest - multiple: False, smallest + multiple: True}
         if multiple > 1:
@@ -432,7 +446,7 @@ def _sizes() -> Iterator[Case]:
 MODEL = [
     *(
         ok(f"architecture {name}", vision__model__architecture=name, vision__imageSize=224)
-        for name in sorted(ARCHITECTURES)
+        for name in sorted(CLASSIFIERS)
     ),
     *(
         no(f"architecture {name!r}", vision__model__architecture=name)
@@ -446,12 +460,12 @@ MODEL = [
     no("maxvit at 256 px", "imageSize", vision__model__architecture="maxvit_t", vision__imageSize=256),
     *(
         ok(f"small stem on {name}", vision__model={"architecture": name, "stem": "SmallImage"})
-        for name, needs in ARCHITECTURES.items()
+        for name, needs in CLASSIFIERS.items()
         if needs.family == "ResNet"
     ),
     *(
         no(f"small stem on {name}", "stem", vision__model={"architecture": name, "stem": "SmallImage"})
-        for name, needs in ARCHITECTURES.items()
+        for name, needs in CLASSIFIERS.items()
         if needs.family != "ResNet"
     ),
     ok("weights", vision__model__weights={"claim": "weights", "path": "/resnet18.safetensors", "sha256": SHA}),
@@ -496,6 +510,108 @@ MODEL = [
 
 _PRETRAINED = {"vision__model__weights": {"claim": "w", "path": "/w.pt"}}
 _CACHED = _PRETRAINED | {"vision__transfer__cacheFeatures": {}}
+
+WRONG_NETWORK = "must be a network for the task"
+WRONG_FORMAT = "must be one that the task learns from"
+
+TASKS = [
+    *(
+        ok(f"segmentation by {name}", base=SEGMENTATION, vision__model__architecture=name)
+        for name in sorted(SEGMENTERS)
+    ),
+    *(
+        ok(f"detection by {name}", base=DETECTION, vision__model__architecture=name, vision__imageSize=300)
+        for name in sorted(DETECTORS)
+    ),
+    ok("segmentation from VOC", base=SEGMENTATION, vision__data__format="Voc"),
+    ok("detection from VOC", base=DETECTION, vision__data__format="Voc"),
+    no("pose estimation", "task", vision__task="Pose"),
+    *(
+        no(f"{name} for Classification", WRONG_NETWORK, vision__model__architecture=name, vision__imageSize=300)
+        for name in sorted(SEGMENTERS | DETECTORS)
+    ),
+    no(
+        "a detector for Segmentation", WRONG_NETWORK, base=SEGMENTATION, vision__model__architecture="fcos_resnet50_fpn"
+    ),
+    no("a segmenter for Detection", WRONG_NETWORK, base=DETECTION, vision__model__architecture="fcn_resnet50"),
+    *(
+        no(f"resnet18 for {base['vision']['task']}", WRONG_NETWORK, base=base, vision__model__architecture="resnet18")
+        for base in (SEGMENTATION, DETECTION)
+    ),
+    *(
+        no(
+            f"{format_} for {base['vision'].get('task', 'Classification')}",
+            WRONG_FORMAT,
+            base=base,
+            vision__data__format=format_,
+        )
+        for base, formats in (
+            (VISION, ("MaskFolder", "Voc", "Coco")),
+            (SEGMENTATION, ("ImageFolder", "Coco")),
+            (DETECTION, ("ImageFolder", "MaskFolder")),
+        )
+        for format_ in formats
+    ),
+    no("segmentation from the default format", WRONG_FORMAT, base=SEGMENTATION, vision__data={"claim": "streets"}),
+    ok("a mask folder divided", base=SEGMENTATION, vision__data__split={"train": "0.7"}),
+    *(
+        no(
+            f"{base['vision']['task']} from a divided {name}",
+            "split",
+            base=base,
+            vision__data__split={},
+            vision__data__format=name,
+        )
+        for base, name in ((SEGMENTATION, "Voc"), (DETECTION, "Voc"), (DETECTION, "Coco"))
+    ),
+    no("ssd300_vgg16 at 224 px", "imageSize", base=DETECTION, vision__model__architecture="ssd300_vgg16"),
+    no(
+        "ssd300_vgg16 at 301 px",
+        "imageSize",
+        base=DETECTION,
+        vision__model__architecture="ssd300_vgg16",
+        vision__imageSize=301,
+    ),
+    ok("a detector at 32 px", base=DETECTION, vision__imageSize=32),
+    no("a detector at 31 px", "imageSize", base=DETECTION, vision__imageSize=31),
+    *(
+        no(
+            f"{field} for {base['vision']['task']}",
+            "are for Classification",
+            base=base,
+            vision__augmentation={field: value},
+        )
+        for base in (SEGMENTATION, DETECTION)
+        for field, value in (("mixup", "0.2"), ("cutmix", "1"), ("randAugment", {}))
+    ),
+    ok("segmentation with smooth labels", base=SEGMENTATION, vision__schedule__labelSmoothing="0.1"),
+    no("detection with smooth labels", "labelSmoothing", base=DETECTION, vision__schedule__labelSmoothing="0.1"),
+    no(
+        "a small stem under a segmentation network",
+        "stem",
+        base=SEGMENTATION,
+        vision__model={"architecture": "fcn_resnet50", "stem": "SmallImage"},
+    ),
+    *(
+        ok(
+            f"transfer in {base['vision']['task']}",
+            base=base,
+            vision__model__weights={"claim": "w", "path": "/w.pth"},
+            vision__transfer={"policy": "LastStages", "stages": 3, "batchNorm": "Frozen"},
+        )
+        for base in (SEGMENTATION, DETECTION)
+    ),
+    *(
+        no(
+            f"cached features in {base['vision']['task']}",
+            "cacheFeatures is for Classification",
+            base=base,
+            vision__model__weights={"claim": "w", "path": "/w.pth"},
+            vision__transfer={"policy": "Head", "cacheFeatures": {}},
+        )
+        for base in (SEGMENTATION, DETECTION)
+    ),
+]
 
 TRANSFER = [
     *(ok(f"transfer: {policy}", vision__transfer__policy=policy, **_PRETRAINED) for policy in TransferPolicy),
@@ -691,7 +807,7 @@ LIFE = [
     no("checkpoint: keep none", "keep", checkpoint={"claim": "runs", "keep": 0}),
 ]
 
-WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *TRANSFER, *RECIPE, *LIFE]
+WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *TASKS, *TRANSFER, *RECIPE, *LIFE]
 
 
 # --- Rows from the schema itself: no bound goes untested because nobody thought of it. ---

@@ -10,6 +10,7 @@ from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints
 from darkroom_trainer.host import Host
 from darkroom_trainer.parallel import Group, is_peer_loss, join
+from darkroom_trainer.tasks import make_task
 from darkroom_trainer.train import Run, train
 from tests.trainer.toy_task import Toy
 
@@ -22,6 +23,25 @@ def train_member(config: TrainerConfig, leave_at: int | None = None) -> dict[str
     steps = Counting(config, leave_at if group.leads else None)
     host.stop = steps.asked
     message = train(config, steps, host)
+    group.leave()
+    return {"reason": message.reason, "step": message.step, "message": message.to_wire()}
+
+
+def task_member(config: TrainerConfig, leave_at: int | None = None) -> dict[str, Any]:
+    """As train_member, of the task that the configuration names; it leaves after `leave_at` micro-batches of rank 0."""
+    torch.set_num_threads(1)
+    group = join()
+    task, host, seen = make_task(config), Host(group=group), 0
+    loss = task.loss
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        return loss(*arguments, **options)
+
+    task.loss = counted  # type: ignore[method-assign]
+    host.stop = lambda: leave_at is not None and group.leads and seen >= leave_at
+    message = train(config, task, host)
     group.leave()
     return {"reason": message.reason, "step": message.step, "message": message.to_wire()}
 

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch.nn import functional
 
-from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.architectures import CLASSIFIERS
 from darkroom_trainer.export import export_model, load_model
 from darkroom_trainer.models import build_model, head_keys
 from darkroom_trainer.stages import stages_of
@@ -39,16 +39,16 @@ def _one_thread():
 
 def smallest_size(architecture: str) -> int:
     """The smallest legal image: what makes even the largest network quick enough to really train a step."""
-    needs = ARCHITECTURES[architecture]
+    needs = CLASSIFIERS[architecture]
     least = max(needs.min_size, API_LEAST)
     return -(-least // needs.multiple_of) * needs.multiple_of
 
 
 def test_the_table_is_torchvisions():
-    assert sorted(ARCHITECTURES) == sorted(torchvision.models.list_models(module=torchvision.models))
+    assert sorted(CLASSIFIERS) == sorted(torchvision.models.list_models(module=torchvision.models))
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", sorted(CLASSIFIERS))
 def test_trains_a_step_and_survives_export(architecture, tmp_path):
     size = smallest_size(architecture)
     model = build_model(architecture, classes=CLASSES, image_size=size)
@@ -70,7 +70,7 @@ def test_trains_a_step_and_survives_export(architecture, tmp_path):
 )
 def test_smaller_images_do_not_fit(architecture):
     """The limit is no wider than it must be, and two images are enough at it."""
-    size = ARCHITECTURES[architecture].min_size
+    size = CLASSIFIERS[architecture].min_size
     with torch.device("meta"):
         model = build_model(architecture, classes=CLASSES, image_size=size)
         model.train()(torch.empty(2, 3, size, size))
@@ -115,6 +115,7 @@ def check_stages(model: torch.nn.Module, architecture: str, size: int) -> None:
 
 def export_and_compare(model, architecture, size, folder) -> None:
     description = {
+        "task": "Classification",
         "architecture": architecture,
         "stem": "Standard",
         "imageSize": size,

@@ -87,7 +87,11 @@ def test_weights_of_another_export_are_refused(exported, tmp_path):
         pytest.param(lambda _: "{", r"model\.json is not JSON", id="cut off"),
         pytest.param(lambda d: json.dumps(d | {"format": 2}), "format 1", id="of a later format"),
         pytest.param(lambda d: json.dumps(d | {"architecture": "resnet0"}), "resnet0", id="unknown network"),
-        pytest.param(lambda _: json.dumps({"format": 1}), "lacks architecture", id="incomplete"),
+        pytest.param(lambda _: json.dumps({"format": 1}), "lacks task", id="without a task"),
+        pytest.param(lambda d: json.dumps(d | {"task": "Pose"}), "no trainer for task 'Pose'", id="unknown task"),
+        pytest.param(
+            lambda _: json.dumps({"format": 1, "task": "Classification"}), "lacks architecture", id="incomplete"
+        ),
         pytest.param(lambda d: json.dumps(d | {"classes": ["one"]}), "do not fit", id="other class count"),
         pytest.param(
             lambda d: json.dumps(d | {"preprocessing": {"resize": 32, "crop": 32}}),

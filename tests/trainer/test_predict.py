@@ -49,7 +49,7 @@ def test_probabilities_are_those_of_evaluation(task, model, data):
     task.evaluate(Recorder(), batch, task.new_totals(torch.device("cpu")))
     expected = predictor._model(seen[0].contiguous()).softmax(dim=1)
     for answer, row in zip(answers, expected, strict=True):
-        probabilities = dict(answer.classes)
+        probabilities = dict(answer.answer.classes)
         assert probabilities.keys() == {"blue", "green", "red"}
         torch.testing.assert_close(
             torch.tensor([probabilities[name] for name in ("blue", "green", "red")]), row.detach()

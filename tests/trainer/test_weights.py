@@ -204,7 +204,7 @@ NAME = "ResNet18_Weights.IMAGENET1K_V1"
 def test_a_name_is_looked_for_where_torch_keeps_its_files(tmp_path, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     path = save(resnet().state_dict(), tmp_path / place / FILE)
-    assert named_weights(NAME, "resnet18", tmp_path) == (path, "f37072fd")
+    assert named_weights(NAME, ["resnet18"], tmp_path) == (path, "f37072fd")
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
@@ -229,4 +229,4 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
 )
 def test_a_name_that_cannot_be_used_says_why(tmp_path, name, message):
     with pytest.raises(ConfigError, match=message):
-        named_weights(name, "resnet18", tmp_path)
+        named_weights(name, ["resnet18"], tmp_path)

@@ -159,6 +159,9 @@ class Toy:
         losses = functional.cross_entropy(logits.double(), batch.targets, reduction="none")
         totals += torch.stack([(losses * batch.valid).sum(), (right * batch.valid).sum(), batch.valid.double().sum()])
 
+    def merge(self, totals: torch.Tensor, group: Any) -> torch.Tensor:
+        return group.all_reduce(totals)
+
     def metrics(self, totals: torch.Tensor) -> dict[str, float]:
         loss, right, count = totals.tolist()
         return {"top1": right / count, "loss": loss / count, "count": count}

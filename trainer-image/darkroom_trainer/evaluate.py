@@ -1,6 +1,7 @@
 """Metrics of a whole split, the same at any number of processes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,10 +36,12 @@ class Evaluator:
             return None
         if any(self._feed.group.gather(self._feed.corrupt.news)):
             self._feed.corrupt.exchange()
-        return self._feed.task.metrics(self._feed.group.all_reduce(totals))
+        task, group = self._feed.task, self._feed.group
+        merged = task.merge(totals, group)
+        return group.share(lambda: task.metrics(merged))
 
     def _count(
-        self, model: nn.Module, split: str, images: ImageSet | Features, totals: torch.Tensor, stop: Callable[[], bool]
+        self, model: nn.Module, split: str, images: ImageSet | Features, totals: Any, stop: Callable[[], bool]
     ) -> bool:
         """All processes go through equally many rounds, so that they can agree to leave between two."""
         rank, world, device = self._feed.group.rank, self._feed.group.world, self._feed.group.device

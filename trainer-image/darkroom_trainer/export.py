@@ -18,7 +18,7 @@ from torch import nn
 
 from darkroom_api.report import Artifact
 from darkroom_trainer.errors import ConfigError, StorageError, is_full
-from darkroom_trainer.models import build_model
+from darkroom_trainer.tasks import exported_kind, make_exported
 from darkroom_trainer.weights import copy_into, file_digest
 
 FORMAT = 1
@@ -71,12 +71,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     digest, expected = file_digest(weights), description["weights"]["sha256"]
     if digest != expected:
         raise ConfigError(f"{weights} has SHA-256 {digest}, but {folder / DESCRIPTION} says {expected}")
-    model = build_model(
-        description["architecture"],
-        classes=len(description["classes"]),
-        image_size=description["imageSize"],
-        stem=description["stem"],
-    )
+    model = make_exported(description).build_model()
     copy_into(model, safetensors.torch.load_file(weights), source=f"weights {weights}")
     return model.eval(), description
 
@@ -90,15 +85,20 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ConfigError(f"{path} is not a model description of format {FORMAT}")
-    needed = ("architecture", "classes", "imageSize", "stem", "preprocessing", "weights")
-    if missing := [key for key in needed if key not in description]:
+    if "task" not in description:
+        raise ConfigError(f"{path} lacks task")
+    needed = (*exported_kind(description).needed, "weights.sha256")
+    if missing := [key for key in needed if not _has(description, key)]:
         raise ConfigError(f"{path} lacks {', '.join(missing)}")
-    parts = {"weights": ("sha256",), "preprocessing": ("resize", "crop", "mean", "std")}
-    for part, keys in parts.items():
-        inside = description[part] if isinstance(description[part], dict) else {}
-        if missing := [f"{part}.{key}" for key in keys if key not in inside]:
-            raise ConfigError(f"{path} lacks {', '.join(missing)}")
     return description
+
+
+def _has(content: Any, dotted: str) -> bool:
+    for key in dotted.split("."):
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,6 +1,6 @@
 """torchvision's classification networks by name, with heads for our classes and without their surprises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.architectures import CLASSIFIERS
 from darkroom_trainer.errors import ConfigError
 
 # The framework's default initialisation, as every other family has it: torchvision's own one for these two is due to
@@ -50,10 +50,10 @@ def build_model(
     named tuple with auxiliary logits while training. The same seed gives the same weights; the global random state is
     left as it was. Raises ConfigError for an unknown name and for a stem that the family does not have.
     """
-    if architecture not in ARCHITECTURES:
+    if architecture not in CLASSIFIERS:
         raise ConfigError(f"model.architecture: torchvision has no classification network {architecture!r}")
-    family = ARCHITECTURES[architecture].family
-    with _seeded(seed):
+    family = CLASSIFIERS[architecture].family
+    with seeded(seed):
         model: nn.Module = torchvision.models.get_model(
             architecture, num_classes=classes, **_options(architecture, family, image_size)
         )
@@ -64,7 +64,7 @@ def build_model(
 
 def head_keys(architecture: str, image_size: int) -> frozenset[str]:
     """Names of the tensors whose shape follows the class count, auxiliary heads included."""
-    family = ARCHITECTURES[architecture].family
+    family = CLASSIFIERS[architecture].family
     tensors = ("weight",) if family in _WITHOUT_BIAS else ("weight", "bias")
     layers = HEADS.get(architecture) or HEADS[family]
     keys = (f"{layer}.{tensor}" for layer in layers for tensor in tensors)
@@ -99,8 +99,27 @@ def _shrink_stem(model: nn.Module, family: str) -> None:
     model.maxpool = nn.Identity()
 
 
+def class_keys(build: Callable[[int], nn.Module]) -> frozenset[str]:
+    """Names of the tensors whose shape follows the class count, of whatever network `build` makes of one."""
+    with torch.device("meta"):
+        three, four = build(3).state_dict(), build(4).state_dict()
+    return frozenset(key for key, tensor in three.items() if tensor.shape != four[key].shape)
+
+
+def steady_norms(model: nn.Module) -> nn.Module:
+    """The same network with torch's own momentum in its BatchNorm layers.
+
+    torchvision's MobileNets average their statistics over the last hundreds of steps, as a training on a million images
+    likes it. Of a few hundred images, evaluation would see a network of long ago, and find nothing in any image.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return model
+
+
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Initialise from a seed of our own, on the CPU generator alone: a GPU's generators are not ours to touch."""
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)

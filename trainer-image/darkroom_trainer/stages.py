@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.architectures import CLASSIFIERS
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -55,7 +55,7 @@ def stages_of(architecture: str, model: nn.Module) -> list[Stage]:
     One after another they compute what `model` does in evaluation mode; in training mode too, but for the auxiliary
     outputs of Inception v3 and GoogLeNet.
     """
-    return (_FAMILIES.get(architecture) or _FAMILIES[ARCHITECTURES[architecture].family])(model)
+    return (_FAMILIES.get(architecture) or _FAMILIES[CLASSIFIERS[architecture].family])(model)
 
 
 class Tail(nn.Module):

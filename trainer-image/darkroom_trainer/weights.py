@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import torchvision
 from torch import nn
 
+from darkroom_api.v1alpha1.vision import Architecture
 from darkroom_trainer.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,15 @@ _RENAMED = (
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
 )
+_DETECTORS_RENAMED: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    # So do those of its detectors; a name that the network has itself stays.
+    (re.compile(r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(\w+)"), lambda m: f"{m[1]}.0.{m[2]}"),
+    (re.compile(r"(rpn\.head\.conv)\.(\w+)"), lambda m: f"{m[1]}.0.0.{m[2]}"),
+    (
+        re.compile(r"(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(\w+)"),
+        lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}",
+    ),
+)
 _OPTIONAL = ".num_batches_tracked"  # a counter that files older than torch 0.4.1 lack and inference never reads
 
 
@@ -39,6 +50,44 @@ class WeightsReport:
     dropped: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """A classification network inside a larger one, which may start from a file of it.
+
+    places: where each tensor of it lies in the larger network; what the larger one has no use for is left out.
+    """
+
+    architecture: str
+    places: Mapping[str, str]
+    unused: Collection[str]
+
+    def is_file_of(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether a file holds this network, not the larger one."""
+        return any(key in tensors for key in self.places) and not any(key in tensors for key in self.places.values())
+
+
+def load_configured(
+    model: nn.Module,
+    wanted: Architecture,
+    folder: str | None,
+    *,
+    head: Collection[str],
+    spare: tuple[str, ...] = (),
+    backbone: Backbone | None = None,
+) -> None:
+    """What `spec.vision.model.weights` names, if it names something; `folder` is where its claim is. Raises ConfigError."""
+    weights = wanted.weights
+    if weights is None:
+        return
+    if folder is None:
+        raise ConfigError("model.weights needs weightsDir, the folder where its claim is")
+    path, prefix = Path(folder, str(weights.path).lstrip("/")), ""
+    if weights.name is not None:
+        names = [wanted.architecture, *([backbone.architecture] if backbone else [])]
+        path, prefix = named_weights(weights.name, names, Path(folder))
+    load_weights(model, path, sha256=weights.sha256, prefix=prefix, head=head, spare=spare, backbone=backbone)
+
+
 def load_weights(
     model: nn.Module,
     path: Path,
@@ -47,22 +96,30 @@ def load_weights(
     prefix: str = "",
     head: Collection[str] = (),
     spare: tuple[str, ...] = (),
+    backbone: Backbone | None = None,
 ) -> WeightsReport:
     """Copy the weights in `path` (.safetensors, .pt or .pth) into `model`.
 
     The digest, whole or its beginning (`prefix`), is checked before a byte is parsed. The tensors named in `head` are
     left out if, and only if, they differ from the file's in the class count, and those that begin with a prefix in
-    `spare`; whatever else is missing, left over or of another shape raises ConfigError.
+    `spare`. A file of the `backbone` fills that part alone. Whatever else is missing, left over or of another shape raises
+    ConfigError.
     """
     digest = file_digest(path)
     if sha256 is not None and digest != sha256:
         raise ConfigError(f"weights {path} have SHA-256 {digest}, but {sha256} was expected")
     if not digest.startswith(prefix):
         raise ConfigError(f"weights {path} have SHA-256 {digest}, but the file's name says {prefix}: it is damaged")
-    tensors = _state_dict(_read(path), path)
-    dropped = _foreign_head(model.state_dict(), tensors, head) | {k for k in tensors if k.startswith(spare)}
-    tensors = {key: tensor for key, tensor in tensors.items() if key not in dropped}
-    copy_into(model, tensors, source=f"weights {path}", without=dropped)
+    own = model.state_dict()
+    tensors = _named_as(own, _state_dict(_read(path), path))
+    if backbone and backbone.is_file_of(tensors):
+        dropped = set(backbone.unused) & tensors.keys()
+        fresh = own.keys() - set(backbone.places.values())
+        tensors = {backbone.places.get(key, key): t for key, t in tensors.items() if key not in dropped}
+    else:
+        dropped = fresh = _foreign_head(own, tensors, head) | {k for k in tensors if k.startswith(spare)}
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in dropped}
+    copy_into(model, tensors, source=f"weights {path}", without=fresh)
     report = WeightsReport(digest, tuple(sorted(tensors)), tuple(sorted(dropped)))
     log.info(
         "loaded %d tensors from %s (sha256 %s); left out: %s",
@@ -74,7 +131,7 @@ def load_weights(
     return report
 
 
-def named_weights(name: str, architecture: str, folder: Path) -> tuple[Path, str]:
+def named_weights(name: str, architectures: Sequence[str], folder: Path) -> tuple[Path, str]:
     """The file of weights that torchvision calls `name`, and the beginning of its SHA-256.
 
     `folder` is torch's hub cache, or what TORCH_HOME points to. Raises ConfigError for a name that torchvision does not
@@ -82,12 +139,12 @@ def named_weights(name: str, architecture: str, folder: Path) -> tuple[Path, str
     """
     try:
         weights = torchvision.models.get_weight(name)
-        known = torchvision.models.get_model_weights(architecture)
+        known = [w for architecture in architectures for w in torchvision.models.get_model_weights(architecture)]
     except (ValueError, AttributeError, KeyError) as error:
         raise ConfigError(f"model.weights.name: torchvision has no weights {name!r}") from error
-    if weights not in set(known):
+    if weights not in known:
         raise ConfigError(
-            f"model.weights.name: {name} are not for {architecture}, which has {', '.join(map(str, known))}"
+            f"model.weights.name: {name} are not for {architectures[0]}, which has {', '.join(map(str, known))}"
         )
     file = weights.url.rpartition("/")[2]
     places = [folder / "hub/checkpoints" / file, folder / "checkpoints" / file, folder / file]
@@ -150,9 +207,10 @@ def _foreign_head(
     pairs = [(own[key].shape, tensors[key].shape) for key in head if key in tensors]
     if len(pairs) < len(head) or all(ours == theirs for ours, theirs in pairs):
         return set()
-    counts = {theirs[:1] for _, theirs in pairs}
+    # Detectors have layers of a few numbers per class; the ratio is that of the class counts in all of them.
+    ratios = {Fraction(theirs[0], ours[0]) for ours, theirs in pairs}
     same_otherwise = all(ours[1:] == theirs[1:] for ours, theirs in pairs)
-    return set(head) if same_otherwise and len(counts) == 1 else set()
+    return set(head) if same_otherwise and len(ratios) == 1 else set()
 
 
 def _read(path: Path) -> Any:
@@ -183,6 +241,16 @@ def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if strangers := [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]:
         raise ConfigError(f"weights {path} are no state dict: no tensor under {', '.join(strangers[:5])}")
     return {_current_name(str(key)): tensor for key, tensor in content.items()}
+
+
+def _named_as(own: Collection[str], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Old names of detectors as the network has them."""
+
+    def current(key: str) -> str:
+        renamed = (give(match) for pattern, give in _DETECTORS_RENAMED if (match := pattern.fullmatch(key)))
+        return key if key in own else next((name for name in renamed if name in own), key)
+
+    return {current(key): tensor for key, tensor in tensors.items()}
 
 
 def _current_name(key: str) -> str:

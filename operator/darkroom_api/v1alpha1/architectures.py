@@ -1,21 +1,22 @@
-"""The classification architectures of torchvision by name, and the image sizes that each can take."""
+"""The architectures of torchvision by name and task, and the image sizes that each can take."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a spec must respect: `min_size` and `multiple_of` of the square input, in pixels.
+    """What a spec must respect: `min_size`, `multiple_of` and, where there is one, `max_size` of the square input, in pixels.
 
-    Both were found by trying: a training step on two images and an evaluation of one. The API's own least is 16.
+    They were found by trying: a training step on two images and an evaluation of one. The API's own least is 16.
     """
 
     family: str
     min_size: int = 16
     multiple_of: int = 1
+    max_size: int | None = None
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+CLASSIFIERS: dict[str, Architecture] = {
     "alexnet": Architecture("AlexNet", 63),
     "convnext_base": Architecture("ConvNeXt", 32),
     "convnext_large": Architecture("ConvNeXt", 32),
@@ -97,3 +98,30 @@ ARCHITECTURES: dict[str, Architecture] = {
     "wide_resnet101_2": Architecture("ResNet"),
     "wide_resnet50_2": Architecture("ResNet"),
 }
+
+RESNETS = frozenset(name for name, needs in CLASSIFIERS.items() if needs.family == "ResNet")
+
+SEGMENTERS: dict[str, Architecture] = {
+    "deeplabv3_mobilenet_v3_large": Architecture("MobileNet"),
+    "deeplabv3_resnet101": Architecture("ResNet"),
+    "deeplabv3_resnet50": Architecture("ResNet"),
+    "fcn_resnet101": Architecture("ResNet"),
+    "fcn_resnet50": Architecture("ResNet"),
+    "lraspp_mobilenet_v3_large": Architecture("MobileNet"),
+}
+"""By the family of their backbone."""
+
+DETECTORS: dict[str, Architecture] = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Architecture("MobileNet", 32),
+    "fasterrcnn_mobilenet_v3_large_fpn": Architecture("MobileNet", 32),
+    "fasterrcnn_resnet50_fpn": Architecture("ResNet", 32),
+    "fasterrcnn_resnet50_fpn_v2": Architecture("ResNet", 32),
+    "fcos_resnet50_fpn": Architecture("ResNet", 32),
+    "retinanet_resnet50_fpn": Architecture("ResNet", 32),
+    "retinanet_resnet50_fpn_v2": Architecture("ResNet", 32),
+    "ssd300_vgg16": Architecture("VGG", 300, max_size=300),  # its boxes are laid out for this size alone
+    "ssdlite320_mobilenet_v3_large": Architecture("MobileNet", 32),
+}
+"""By the family of their backbone."""
+
+ARCHITECTURES = CLASSIFIERS | SEGMENTERS | DETECTORS

@@ -6,21 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
+from darkroom_api.v1alpha1.tasks import DataFormat, Task, size_rule, task_rules
 from darkroom_api.v1alpha1.transfer import Transfer
-
-
-class Task(StrEnum):
-    """What is learned from the images."""
-
-    CLASSIFICATION = "Classification"
-
-
-class DataFormat(StrEnum):
-    """How images and labels lie in the folder."""
-
-    IMAGE_FOLDER = "ImageFolder"
 
 
 class Split(Model):
@@ -38,7 +27,7 @@ class Split(Model):
             holds=lambda s: float(s.train) > 0.0 and float(s.val) > 0.0,
         ),
     )
-    train: Annotated[Fraction, Field(description="Share of each class to train on.")] = "0.8"
+    train: Annotated[Fraction, Field(description="Share of each class, or of a MaskFolder, to train on.")] = "0.8"
     val: Annotated[Fraction, Field(description="Share to choose the best epoch by.")] = "0.1"
     test: Annotated[Fraction, Field(description="Share to measure the chosen model once, at the end.")] = "0.1"
     seed: Annotated[int, Field(ge=0, le=2147483647, description="Seed of the shuffle.")] = 0
@@ -47,19 +36,30 @@ class Split(Model):
 class Data(Model):
     """Where the images are, and how they are divided."""
 
+    rules = (
+        Rule(
+            cel="!has(self.split) || self.format in ['ImageFolder', 'MaskFolder']",
+            message="split divides an ImageFolder or a MaskFolder; a Voc or Coco data set says itself what its splits are",
+            holds=lambda d: d.split is None or d.format in (DataFormat.IMAGE_FOLDER, DataFormat.MASK_FOLDER),
+            field="split",
+        ),
+    )
     claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the images; it is mounted read-only.")]
     path: Annotated[VolumePath, Field(description="Folder of the data set inside the claim.")] = "/"
     format: Annotated[
         DataFormat,
         Field(
             description="ImageFolder: one folder per class with PNG or JPEG files in it, either below `path` itself "
-            "(then `split` divides it) or below `train`, `val` and optionally `test` folders in `path`."
+            "(then `split` divides it) or below `train`, `val` and optionally `test` folders in `path`. "
+            "MaskFolder: folders `images` and `masks` with files of the same names, in `path` (then `split` divides them) or in "
+            "`train`, `val` and `test`, and `classes.txt`. Voc: JPEGImages, ImageSets, and SegmentationClass or Annotations. "
+            "Coco: annotations/instances_train*.json and images in a folder of the rest of its name, train*; the same for val."
         ),
     ] = DataFormat.IMAGE_FOLDER
     split: Annotated[
         Split | None,
         Field(
-            description="How to divide one folder of classes. Absent: the folders `train`, `val` and `test` are used if "
+            description="How to divide one folder of images. Absent: the folders `train`, `val` and `test` are used if "
             "there is one named `train`, otherwise 80/10/10 with seed 0."
         ),
     ] = None
@@ -118,7 +118,7 @@ class Architecture(Model):
         Rule(
             cel="self.stem == 'Standard' || self.architecture.matches('^(wide_)?resne(x)?t')",
             message="stem SmallImage is for the ResNet family",
-            holds=lambda m: m.stem == "Standard" or ARCHITECTURES[m.architecture].family == "ResNet",
+            holds=lambda m: m.stem == "Standard" or m.architecture in RESNETS,
             field="stem",
         ),
     )
@@ -130,7 +130,10 @@ class Architecture(Model):
     ]
     weights: Annotated[
         Weights | None,
-        Field(description="Pretrained weights to start from. The head is replaced if its class count differs."),
+        Field(
+            description="Pretrained weights to start from. The head is replaced if its class count differs. Segmentation and "
+            "Detection take those of the whole network, or of its backbone as a classification network."
+        ),
     ] = None
     stem: Annotated[
         Stem,
@@ -262,36 +265,12 @@ class MemoryFormat(StrEnum):
     CHANNELS_LAST = "ChannelsLast"
 
 
-def _fits(vision: "Vision") -> bool:
-    needs = ARCHITECTURES[vision.model.architecture]
-    return vision.image_size >= needs.min_size and vision.image_size % needs.multiple_of == 0
-
-
-def _size_rule() -> Rule:
-    """One CEL rule for all architectures, the ones of equal needs together."""
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, needs in ARCHITECTURES.items():
-        groups.setdefault((needs.min_size, needs.multiple_of), []).append(name)
-    parts = [
-        f"(!(self.model.architecture in {sorted(names)}) || "
-        f"(self.imageSize >= {size} && self.imageSize % {multiple} == 0))"
-        for (size, multiple), names in sorted(groups.items())
-    ]
-    return Rule(
-        cel=" && ".join(parts),
-        message="imageSize is too small for the architecture, or not a multiple of its patch size (at least 63 for AlexNet, "
-        "75 for Inception v3, 32 for ConvNeXt and VGG, 29 for DenseNet, 21 for SqueezeNet; a multiple of its patch for ViT, "
-        "of 224 for MaxViT)",
-        holds=_fits,
-        field="imageSize",
-    )
-
-
 class Vision(Model):
     """Training with the built-in trainer: declare the data, the network and the recipe; no code."""
 
     rules = (
-        _size_rule(),
+        size_rule(),
+        *task_rules(),
         Rule(
             cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
             message="microBatchSize must not be greater than batchSize",

@@ -1,7 +1,7 @@
 """A split as the loader sees it: SampleRef in, pixels out, never an exception for a damaged file."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -9,6 +9,7 @@ from random import Random
 
 import numpy as np
 import torch
+from PIL import Image
 
 from darkroom_trainer.data.decode import ImageError, decode
 from darkroom_trainer.data.folder import Listing, printable
@@ -49,14 +50,24 @@ class FolderImages:
 
     def __getitem__(self, ref: SampleRef) -> Item:
         name, label = self._names.raw(ref.index), int(self._labels[ref.index])
-        try:
-            image = decode(self._root + name, at_least=self._transform.at_least)
-        except ImageError as error:
-            if _is_outage(error.__cause__):
-                raise StorageError(f"{printable(self._root + name)} cannot be read: {error}") from error
+        image = open_image(self._root, name, lambda path: decode(path, at_least=self._transform.at_least))
+        if isinstance(image, str):
             blank = np.full((self._size, self._size, 3), 128, dtype=np.uint8)
-            return Item(blank, label, corrupt=printable(name))
+            return Item(blank, label, corrupt=image)
         return Item(self._transform(image, sample_random(self._seed, ref)), label)
+
+
+def open_image(root: bytes, name: bytes, read: Callable[[bytes], Image.Image] = decode) -> Image.Image | str:
+    """The file below `root`, which ends with a slash, or its printable name if it is damaged.
+
+    Raises StorageError if the volume is what failed.
+    """
+    try:
+        return read(root + name)
+    except ImageError as error:
+        if _is_outage(error.__cause__):
+            raise StorageError(f"{printable(root + name)} cannot be read: {error}") from error
+        return printable(name)
 
 
 def _is_outage(cause: BaseException | None) -> bool:

@@ -34,6 +34,22 @@ def decode(path: str | bytes | Path, *, at_least: int = 0) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
+def open_png(path: str | bytes | Path) -> Image.Image:
+    """A PNG as it is saved: what its values are is up to the caller. Raises ImageError as `decode` does."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+            image.load()
+            return image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("it is no PNG") from error
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
 def _reason(error: Exception) -> str:
     """What is wrong, without the path, which the caller knows better."""
     if isinstance(error, UnidentifiedImageError):

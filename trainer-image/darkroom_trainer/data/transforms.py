@@ -27,6 +27,19 @@ _ERASED_ASPECT = (0.3, 3.3)
 _TRIES = 10
 
 
+PREPROCESSING = ("resize", "crop", "mean", "std")
+"""What `Preprocessing.read` needs."""
+
+
+class Standardised(Protocol):
+    """Mean and standard deviation of R, G and B in 0..1."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+
+
 class Transform(Protocol):
     """Brings an RGB image to `uint8 [size, size, 3]`."""
 
@@ -74,14 +87,14 @@ class Preprocessing:
         return cls(int(described["resize"]), int(described["crop"]), mean, std)  # type: ignore[arg-type]
 
 
-def normalize(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+def normalize(images: torch.Tensor, preprocessing: Standardised) -> torch.Tensor:
     """uint8 [n, 3, H, W] to float32 on the same device and in the same layout, each channel standardised."""
     mean, std = _channels(preprocessing, images.device)
     return (images.float() / 255 - mean) / std
 
 
 @lru_cache(maxsize=8)
-def _channels(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _channels(preprocessing: Standardised, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation [1, 3, 1, 1], copied to a device once: each copy would wait for it."""
     mean, std = (torch.tensor(channel).view(1, 3, 1, 1) for channel in (preprocessing.mean, preprocessing.std))
     return mean.to(device), std.to(device)

@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -17,12 +20,11 @@ from darkroom_trainer.data import dataset
 from darkroom_trainer.data.folder import Folder, read_folder
 from darkroom_trainer.data.mix import Mixed, mix
 from darkroom_trainer.data.split import Shares
-from darkroom_trainer.data.transforms import Evaluation, Preprocessing, Training, normalize
-from darkroom_trainer.errors import ConfigError
+from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.stages import Stage, stages_of
-from darkroom_trainer.tasks.base import Batch, ImageSet
-from darkroom_trainer.weights import load_weights, named_weights
+from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
+from darkroom_trainer.weights import load_configured
 
 AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
 """Weights of the auxiliary losses of Inception v3 (Szegedy et al., 2015) and GoogLeNet (2014), by output's name."""
@@ -81,23 +83,13 @@ class Classification:
             stem=self._vision.model.stem,
             seed=self._vision.seed,
         )
-        weights = self._vision.model.weights
-        if weights is not None:
-            if self._weights_dir is None:
-                raise ConfigError("model.weights needs weightsDir, the folder where its claim is")
-            folder, prefix = Path(self._weights_dir), ""
-            if weights.name is not None:
-                path, prefix = named_weights(weights.name, architecture, folder)
-            else:
-                path = folder / str(weights.path).lstrip("/")
-            load_weights(
-                model,
-                path,
-                sha256=weights.sha256,
-                prefix=prefix,
-                head=head_keys(architecture, size),
-                spare=spare_keys(architecture, size),
-            )
+        load_configured(
+            model,
+            self._vision.model,
+            self._weights_dir,
+            head=head_keys(architecture, size),
+            spare=spare_keys(architecture, size),
+        )
         return model
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:
@@ -156,6 +148,10 @@ class Classification:
         totals.index_add_(0, _PER_CLASS + targets, first)
         totals.index_add_(0, _PER_CLASS + classes + targets, valid)
 
+    def merge(self, totals: torch.Tensor, group: Exchange) -> torch.Tensor:
+        """Sums over all processes."""
+        return group.all_reduce(totals)
+
     def metrics(self, totals: torch.Tensor) -> dict[str, float]:
         """Shares of 1; macroTop1 is the mean over the classes that occur. Nothing counted gives zeros."""
         totals = totals.cpu()
@@ -210,3 +206,62 @@ class Classification:
             "classes": list(self.folder.classes),
             "preprocessing": self._preprocessing.describe(),
         }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Classes of one image with their probabilities, most likely first."""
+
+    classes: tuple[tuple[str, float], ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [(name, f"{probability:.4f}") for name, probability in self.classes]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [{"class": name, "probability": probability} for name, probability in self.classes]
+
+    def draw(self, image: Image.Image) -> dict[str, Image.Image]:  # noqa: ARG002
+        return {}
+
+
+class Classifier:
+    """An exported classification network."""
+
+    needed = ("architecture", "stem", "imageSize", "classes", *(f"preprocessing.{key}" for key in PREPROCESSING))
+    columns = ("class", "probability")
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self._description = description
+        self._classes: list[str] = description["classes"]
+        self._preprocessing = Preprocessing.read(description["preprocessing"])
+        self._transform = Evaluation(self._preprocessing)
+        self.at_least = self._transform.at_least
+
+    def build_model(self) -> nn.Module:
+        return build_model(
+            self._description["architecture"],
+            classes=len(self._classes),
+            image_size=self._description["imageSize"],
+            stem=self._description["stem"],
+        )
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """uint8 [size, size, 3]."""
+        return self._transform(image)
+
+    def answers(
+        self,
+        model: nn.Module,
+        prepared: Sequence[np.ndarray],
+        device: torch.device,
+        *,
+        top: int,
+        least: float,  # noqa: ARG002
+    ) -> list[Ranking]:
+        images = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2).contiguous().to(device)
+        probabilities = model(normalize(images, self._preprocessing)).float().softmax(dim=1).cpu()
+        values, indices = probabilities.topk(min(top, len(self._classes)))
+        return [
+            Ranking(tuple((self._classes[index], value) for value, index in zip(row, order, strict=True)))
+            for row, order in zip(values.tolist(), indices.tolist(), strict=True)
+        ]

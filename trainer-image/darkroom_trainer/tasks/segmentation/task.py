@@ -1,0 +1,224 @@
+"""The `Task` of images with masks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from darkroom_api.v1alpha1.vision import TrainerConfig
+from darkroom_trainer.data.dataset import open_image, sample_random
+from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, stacked, whole
+from darkroom_trainer.data.split import Shares
+from darkroom_trainer.data.transforms import erase, normalize
+from darkroom_trainer.stages import Stage
+from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, SampleRef
+from darkroom_trainer.tasks.segmentation import networks
+from darkroom_trainer.tasks.segmentation.data import MaskedImages, Pairs, read_mask, read_mask_folder, read_voc_masks
+from darkroom_trainer.weights import load_configured
+
+AUXILIARY = 0.5
+"""Weight of the auxiliary head's loss, as in torchvision's recipes."""
+
+_LOSS, _COUNT, _COUNTS = 0, 1, 2
+"""Totals: sum of losses, images, then the confusion matrix, row by row."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample: uint8 [size, size, 3] and the classes of its pixels; `corrupt` is a file's name where a blank stands in."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    corrupt: str | None = None
+
+
+class MaskedSet:
+    """Pairs, decoded and transformed when they are asked for; as with FolderImages, pixels follow from the key alone.
+
+    A damaged image or mask gives a blank without a class. views: what training draws; None: all of each image.
+    """
+
+    def __init__(
+        self, pairs: Pairs, classes: int, letterbox: Letterbox, *, views: Views | None, erasing: float, seed: int
+    ) -> None:
+        self._pairs, self._classes, self._letterbox, self._views = pairs, classes, letterbox, views
+        self._erasing, self._seed = erasing, seed
+        self._root = bytes(Path(pairs.root)) + b"/"
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, ref: SampleRef) -> Item:
+        image_name, mask_name = self._pairs.images.raw(ref.index), self._pairs.masks.raw(ref.index)
+        image = open_image(self._root, image_name)
+        if isinstance(image, str):
+            return self._blank(image)
+        mask = open_image(self._root, mask_name, lambda path: read_mask(path, self._classes, image.size))
+        if isinstance(mask, str):
+            return self._blank(mask)
+        random, size = sample_random(self._seed, ref), self._letterbox.size
+        frame = self._views.draw(*image.size, random) if self._views else whole(*image.size, size)
+        return self._erased(frame.picture(image, self._letterbox.fill), frame.labels(mask), random)
+
+    def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random) -> Item:
+        """What is erased has no class either."""
+        if self._views is None or random.random() >= self._erasing:
+            return Item(pixels, labels)
+        both = np.dstack([pixels, labels])
+        erase(both, np.array([*self._letterbox.fill, FILL_LABEL], dtype=np.uint8), random)
+        return Item(np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3]))
+
+    def _blank(self, corrupt: str) -> Item:
+        size = self._letterbox.size
+        return Item(
+            np.full((size, size, 3), 128, dtype=np.uint8), np.full((size, size), FILL_LABEL, dtype=np.uint8), corrupt
+        )
+
+
+class Segmentation:
+    """The data set is listed once, when first asked for."""
+
+    best_metric = "miou"
+
+    def __init__(self, config: TrainerConfig) -> None:
+        self._vision = config.vision
+        self._data = Path(config.data_dir, config.vision.data.path.lstrip("/"))
+        self._weights_dir = config.weights_dir
+        self._letterbox = Letterbox.of(config.vision)
+        self._smoothing = float(config.vision.schedule.label_smoothing)
+
+    @cached_property
+    def images(self) -> MaskedImages:
+        if self._vision.data.format == "Voc":
+            return read_voc_masks(self._data)
+        split = self._vision.data.split
+        if split is None:
+            return read_mask_folder(self._data)
+        shares = Shares(float(split.train), float(split.val), float(split.test))
+        return read_mask_folder(self._data, shares=shares, seed=split.seed)
+
+    def splits(self) -> Mapping[str, ImageSet]:
+        """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
+        augmentation = self._vision.augmentation
+        return {
+            name: MaskedSet(
+                pairs,
+                len(self.images.classes),
+                self._letterbox,
+                views=Views(augmentation, self._letterbox.size) if name == "train" else None,
+                erasing=float(augmentation.erasing),
+                seed=self._vision.seed,
+            )
+            for name, pairs in self.images.splits.items()
+        }
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Images uint8 [n, 3, size, size], targets uint8 [n, size, size]."""
+        return Batch(
+            images=stacked([item.pixels for item in items]),
+            targets=torch.from_numpy(np.stack([item.labels for item in items])),
+            valid=torch.tensor([0.0 if item.corrupt else 1.0 for item in items]),
+            corrupt=[item.corrupt for item in items if item.corrupt],
+        )
+
+    def build_model(self) -> nn.Module:
+        """The network on the CPU from the seed, then from the weights' file if there is one; raises ConfigError."""
+        architecture = self._vision.model.architecture
+        model = networks.build(architecture, classes=len(self.images.classes), seed=self._vision.seed)
+        load_configured(
+            model,
+            self._vision.model,
+            self._weights_dir,
+            head=networks.head_keys(architecture),
+            backbone=networks.backbone_of(architecture),
+        )
+        return model
+
+    def stages(self, model: nn.Module) -> Sequence[Stage]:
+        return networks.stages_of(model)
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """float32 [n, 3, size, size], standardised."""
+        return normalize(batch.images, self._letterbox)
+
+    def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """Mean cross-entropy over the labelled pixels of each image, with the auxiliary head's share, summed over images."""
+        output = model(self.inputs(batch))
+        losses = self._cross_entropy(output["out"], batch.targets)
+        auxiliary = output.get("aux")
+        if auxiliary is not None and auxiliary.requires_grad:  # of a frozen stage there is nothing to teach
+            losses = losses + AUXILIARY * self._cross_entropy(auxiliary, batch.targets)
+        return (losses * batch.valid).sum()
+
+    def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor, *, smooth: bool = True) -> torch.Tensor:
+        """float32 [n]; 0 for an image without a labelled pixel. By image, so that micro-batches may be of any size."""
+        losses = functional.cross_entropy(
+            logits.float(),
+            targets.long(),
+            ignore_index=FILL_LABEL,
+            reduction="none",
+            label_smoothing=self._smoothing if smooth else 0.0,
+        )
+        return losses.sum(dim=(1, 2)) / (targets != FILL_LABEL).sum(dim=(1, 2)).clamp(min=1)
+
+    def new_totals(self, device: torch.device) -> torch.Tensor:
+        """float64 [2 + classes * classes]."""
+        return torch.zeros(_COUNTS + len(self.images.classes) ** 2, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> None:
+        """Count pixels by their class and the one found, at the network's resolution; the loss is plain cross-entropy."""
+        logits = model(self.inputs(batch))["out"].float()
+        valid, classes = batch.valid.double(), logits.shape[1]
+        totals[_LOSS] += (self._cross_entropy(logits, batch.targets, smooth=False) * valid).sum()
+        totals[_COUNT] += valid.sum()
+        targets, found = batch.targets.long(), logits.argmax(dim=1)
+        counted = ((targets != FILL_LABEL) & (valid[:, None, None] > 0)).double()
+        cells = _COUNTS + targets.clamp(max=classes - 1) * classes + found
+        totals.index_add_(0, cells.flatten(), counted.flatten())
+
+    def merge(self, totals: torch.Tensor, group: Exchange) -> torch.Tensor:
+        """Sums over all processes: whole numbers, so exact."""
+        return group.all_reduce(totals)
+
+    def metrics(self, totals: torch.Tensor) -> dict[str, float]:
+        """Shares of 1; miou is the mean over the classes that occur or were found. Nothing counted gives zeros."""
+        totals, classes = totals.cpu(), len(self.images.classes)
+        counts = totals[_COUNTS:].view(classes, classes)
+        right, union = counts.diag(), counts.sum(dim=0) + counts.sum(dim=1) - counts.diag()
+        shares = right[union > 0] / union[union > 0]
+        return {
+            "miou": float(shares.mean()) if len(shares) else 0.0,
+            "pixelAccuracy": float(right.sum() / counts.sum().clamp(min=1)),
+            "loss": float(totals[_LOSS]) / max(float(totals[_COUNT]), 1.0),
+        }
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the classes and the names of each split, in order."""
+        digest = sha256("\0".join(self.images.classes).encode())
+        for split, pairs in sorted(self.images.splits.items()):
+            digest.update(b"\0" + split.encode() + b"\0")
+            for index in range(len(pairs)):
+                digest.update(pairs.images.raw(index) + b"\0" + pairs.masks.raw(index) + b"\0")
+        return digest.hexdigest()
+
+    def pixels_fingerprint(self, split: str) -> str:
+        raise NotImplementedError(f"features of {split}: the API has cacheFeatures for Classification alone")
+
+    def describe(self) -> dict[str, Any]:
+        """What `export_model` writes beside the weights and `load_model` builds from."""
+        return {
+            "task": "Segmentation",
+            "architecture": self._vision.model.architecture,
+            "imageSize": self._vision.image_size,
+            "classes": list(self.images.classes),
+            "preprocessing": self._letterbox.describe(),
+        }

@@ -320,6 +320,7 @@ STATUS: dict[str, Any] = {
     "best": _BEST,
     "pareto": [_BEST],
     "gpuHours": "4.0000",
+    "savedGpuHours": "7.5000",
     "cost": "12.5000 EUR",
     "eta": "3h05m",
     "refit": {"job": "search-refit-00003", "trial": 3, "state": "Running", "outputs": _OUTPUTS},

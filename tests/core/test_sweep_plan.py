@@ -255,6 +255,18 @@ def test_what_is_recorded_decides_after_its_trial_is_gone():
     assert world.told_to_leave("search-00001").startswith("Pruned: rung 1")
 
 
+def test_what_pruning_saved():
+    world = SweepWorld(pruning=ASHA, parallelism=3)
+    world.settle()
+    world.complete("search-00000", 0.5, gpuHours="3.0000")
+    world.complete("search-00001", 0.5, gpuHours="1.0000")
+    world.settle()
+    assert "savedGpuHours" not in world.status
+    world.end("search-00002", "Complete", "Pruned", "rung 1", gpuHours="0.5000")
+    world.settle()
+    assert world.status["savedGpuHours"] == "1.5000"  # two hours is what a whole one takes
+
+
 # --- The end ---
 
 

@@ -1,16 +1,21 @@
 """Who may report for which job: the operator as a process, tokens issued by a real API server for real pods, real TLS."""
 
 import base64
+import gzip
 import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from darkroom_api import names
 from darkroom_api.report import MAX_REPORT_BYTES
@@ -249,3 +254,163 @@ def test_an_operator_that_starts_again_shows_the_same_certificate(start, kube, o
         lambda: pod.try_to_post({"sequence": 6, "step": 2})[0] == 200, what="the server again"
     )  # by the authority that the pod knows
     assert kube.get("Secret", secrets, SECRET)["data"] == before
+
+
+# --- What nobody would send who means well. ---
+
+
+def test_a_pod_with_a_broken_label_is_refused(start, kube, namespace):
+    """Whoever may create pods may give them our labels."""
+    flowers = start()
+    labels = flowers.body["metadata"]["labels"] | {names.LABEL_ATTEMPT: "x"}
+    meta = {"name": "forged", "labels": {key: labels[key] for key in labels if "darkroom.dev" in key}}
+    spec = {"containers": [{"name": "x", "image": "localhost/x:1"}]}
+    body = kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}, namespace)
+    path = f"/v1/training-jobs/{labels[names.LABEL_JOB_UID]}/attempts/x/reports"
+    request = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {Reporter(kube, body).token()}\r\n"
+    answer = eventually(lambda: (said := send(flowers, f"{request}Content-Length: 2\r\n\r\n{{}}".encode())) and said)
+    assert answer.startswith(b"HTTP/1.1 403 "), answer
+
+
+def connect(pod: Reporter, seconds: float = 30.0) -> ssl.SSLSocket:
+    host, _, port = pod.environ[names.ENV_REPORT_URL].split("/")[2].partition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection((host, int(port)), timeout=seconds))
+
+
+def send(pod: Reporter, data: bytes) -> bytes:
+    """The first line of the answer, if there is any before the connection is closed."""
+    with connect(pod) as connection:
+        try:
+            connection.sendall(data)
+            return connection.recv(4096).partition(b"\r\n")[0]
+        except (ConnectionError, ssl.SSLError):
+            return b""
+
+
+def resident(operator: OperatorProcess) -> float:
+    """MiB of memory."""
+    assert operator.process
+    text = Path(f"/proc/{operator.process.pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+METHODS = st.sampled_from(
+    [b"POST", b"GET", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"PRI", b"\xff"]
+)
+VERSIONS = st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b""])
+HEADERS = st.lists(
+    st.sampled_from(
+        [
+            *(b"Content-Type: text/html", b"Content-Type: multipart/form-data", b"Content-Type: \xff"),
+            *(
+                b"Content-Encoding: gzip",
+                b"Content-Encoding: br",
+                b"Transfer-Encoding: chunked",
+                b"Transfer-Encoding: x",
+            ),
+            *(
+                b"Content-Length: -1",
+                b"Content-Length: 99999999999999999999",
+                b"Content-Length: 5",
+                b"Content-Length: x",
+            ),
+            *(
+                b"Expect: 100-continue",
+                b"Upgrade: websocket\r\nConnection: Upgrade",
+                b"Connection: close",
+                b"Host: \x00",
+            ),
+            *(b"Authorization: Basic eDp5", b"Authorization: Bearer \xf0", b"Authorization", b"X: " + b"y" * 20_000),
+        ]
+    ),
+    max_size=4,
+    unique=True,
+)
+PATHS = st.sampled_from(
+    [b"PATH", b"/", b"*", b"/v1/../../etc", b"/v1/training-jobs/%00/attempts/%ff/reports", b"http://x:y/", b"/\xff"]
+)
+REQUESTS = st.one_of(
+    st.binary(max_size=200),
+    st.tuples(METHODS, PATHS, VERSIONS, HEADERS, st.binary(max_size=64)).map(
+        lambda parts: b"%b %b %b\r\n%b\r\n%b\r\n\r\n" % (*parts[:3], b"\r\n".join(parts[3]), parts[4])
+    ),
+)
+
+
+@given(data=REQUESTS)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_request_is_answered_with_an_error_of_ours(stranger, data):
+    reporter, path, token = stranger
+    data = data.replace(b"PATH", path).replace(b"Bearer \xf0", b"Bearer " + token)
+    with connect(reporter) as connection:
+        try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)  # half-closed: no more will come
+            answer = connection.recv(64)
+        except (ConnectionError, ssl.SSLError, TimeoutError):
+            return
+    assert answer == b"" or answer[:9] in (b"HTTP/1.1 ", b"HTTP/1.0 ")
+    assert answer[9:10] != b"5", answer
+
+
+@pytest.fixture
+def stranger(start, operator) -> Iterator[tuple[Reporter, bytes, bytes]]:
+    """A pod, the path that it reports to and its token; afterwards the operator has nothing to be ashamed of."""
+    pod = start()
+    yield pod, ("/" + pod.environ[names.ENV_REPORT_URL].split("/", 3)[3]).encode(), pod.token().encode()
+    log = operator.log.read_text()
+    assert "Traceback" not in log and "Error handling request" not in log, log[-3000:]
+    assert operator.fetch("/healthz") == (200, "ok")
+    assert pod.post({"sequence": 10**6})[0] in (200, 429)
+
+
+BOMB = gzip.compress(b'{"sequence": 1, "x": "' + b"x" * 50_000_000 + b'"}')
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "codes"),
+    [
+        pytest.param("", b"[" * 30_000, {400}, id="nested"),
+        pytest.param("", b'{"x":' * 5_000 + b"1" + b"}" * 5_000, {400}, id="nested objects"),
+        pytest.param("", b'{"sequence": 1' + b"0" * 30_000 + b"}", {400}, id="a number of 30,000 digits"),
+        pytest.param("", b'{"sequence": 1e999}', {400}, id="infinity"),
+        pytest.param("", b'{"sequence": NaN}', {400}, id="not a number"),
+        pytest.param("", b'{"sequence": 1, "sequence": {}}', {400}, id="a key twice"),
+        pytest.param("", b'{"sequence": 1, "eta\\ud800": 1}', {400}, id="half a character"),
+        pytest.param("", b"\xff\xfe{}", {400}, id="not UTF-8"),
+        pytest.param("", b"", {400}, id="nothing"),
+        pytest.param("Content-Encoding: gzip\r\n", BOMB, {400, 413}, id="a bomb of 50 MB in 50 kB"),
+        pytest.param("Content-Encoding: gzip\r\n", b"{}", {400}, id="not gzip"),
+        pytest.param("Content-Type: multipart/form-data; boundary=x\r\n", b"--x--", {400}, id="a form"),
+    ],
+)
+def test_no_body_is_too_much(stranger, operator, headers, body, codes):
+    pod, path, token = stranger
+    before = resident(operator)
+    head = f"Host: x\r\n{headers}Authorization: Bearer {token.decode()}\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = send(pod, b"POST %b HTTP/1.1\r\n%b%b" % (path, head.encode(), body))
+    assert int(answer.split()[1]) in codes, answer
+    assert resident(operator) - before < 20
+
+
+def test_those_who_hang_on_hold_up_nobody(stranger, operator):
+    """Half-open connections, bodies that never end, and bodies that are thrown away, while another pod reports."""
+    pod, path, token = stranger
+    before = resident(operator)
+    with ExitStack() as stack:
+        for number in range(150):
+            connection = stack.enter_context(connect(pod))
+            if number % 3:
+                head = b"POST %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: 30000\r\n\r\n{"
+                connection.sendall(head % (path, token))
+        for _ in range(20):
+            assert (
+                send(pod, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+                != b"HTTP/1.1 500"
+            )
+        began = time.monotonic()
+        assert pod.post({"sequence": 1, "step": 1})[1]["accepted"]
+        assert time.monotonic() - began < 5.0
+        assert resident(operator) - before < 40

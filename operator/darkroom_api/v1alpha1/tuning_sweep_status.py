@@ -117,6 +117,14 @@ class TuningSweepStatus(Model):
         Field(max_length=32, description="With several objectives: trials that no other beats in all of them."),
     ] = None
     gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours of all trials.")] = None
+    saved_gpu_hours: Annotated[
+        str | None,
+        Field(
+            max_length=24,
+            description="Accelerator-hours that pruning saved, if each pruned trial would have taken as long as those that ran "
+            "to their end.",
+        ),
+    ] = None
     cost: Annotated[str | None, Field(max_length=48, description="Price of all trials, as `1.25 EUR`.")] = None
     eta: Annotated[
         str | None, Field(max_length=16, description="Time to the last trial at the present pace, for people: `3h05m`.")

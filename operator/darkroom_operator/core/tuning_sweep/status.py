@@ -49,6 +49,7 @@ def render(
     new.pareto = front[:FRONT] if front and len(spec.objectives) > 1 else None
     hours, cost, currency = spent(past)
     new.gpu_hours = f"{hours:.4f}"
+    new.saved_gpu_hours = _saved(past.records)
     new.cost = f"{cost:.4f} {currency}" if cost else None
     new.eta = None if phase.finished or phase.suspended else _eta(spec, past)
     failed = [record for record in past.records if record.result == "Failed"]
@@ -95,7 +96,15 @@ def _eta(spec: TuningSweepSpec, past: History) -> str | None:
     return duration(round(_mean(lasted) * max(1.0, left / spec.parallelism)))
 
 
-def _mean(values: Sequence[int]) -> float:
+def _saved(records: Sequence[TrialRecord]) -> str | None:
+    whole = [float(record.gpu_hours) for record in records if record.result == "Succeeded" and record.gpu_hours]
+    pruned = [float(record.gpu_hours or 0) for record in records if record.result == "Pruned"]
+    if not whole or not pruned:
+        return None
+    return f"{sum(max(0.0, _mean(whole) - hours) for hours in pruned):.4f}"
+
+
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 

@@ -157,6 +157,35 @@ def _is_priced(**budget: Any) -> Callable[[], World]:
     return live
 
 
+def _waits_in_a_queue(**spec: Any) -> World:
+    world = World(scheduling={"queue": "vision"}, **spec)
+    world.served = {"Kueue": "kueue.x-k8s.io/v1beta2"}
+    world.settle()
+    return world
+
+
+def _is_preempted() -> World:
+    world = _waits_in_a_queue()
+    world.admit("flowers-1")
+    world.run("flowers-1")
+    world.settle()
+    world.preempt("flowers-1", "for somebody else")
+    world.settle()
+    world.leave("flowers-1")
+    return world
+
+
+def _hangs() -> World:
+    """A container that goes on reporting, but no new step."""
+    world = running(vision=None, container={"image": "mine:1"}, numNodes=1, stallSeconds=60)
+    for _ in range(8):
+        world.report(step=1)
+        world.settle()
+        world.wait(10)
+    world.leave("flowers-1", 75)
+    return world
+
+
 def _waiting_container(reason: str) -> dict[str, Any]:
     return {"containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": reason, "message": "no"}}}]}
 
@@ -178,6 +207,11 @@ LIVES: dict[str, Callable[[], World]] = {
     "waits for an image": _waits_for(**_waiting_container("ImagePullBackOff")),
     "waits for a Secret": _waits_for(**_waiting_container("CreateContainerConfigError")),
     "gets no pods": _has_no_pods,
+    "waits in a queue": _waits_in_a_queue,
+    "finds no queue": lambda: World(scheduling={"queue": "vision"}),
+    "finds no gang scheduler": lambda: World(scheduling={"gang": "Volcano"}),
+    "is preempted": _is_preempted,
+    "hangs": _hangs,
     "is late to start": _is_late(startupDeadlineSeconds=60),
     "is late to end": _is_late(activeDeadlineSeconds=60),
     "is refused": _is_refused(403),

@@ -16,6 +16,7 @@ ON_ITS_WAY = Verdict("InProgress", "InProgress", "Progressing")
 EXPECTED = {
     None: ON_ITS_WAY,
     "Pending": ON_ITS_WAY,
+    "Queued": ON_ITS_WAY,
     "Running": Verdict("Current", "InProgress", "Healthy"),
     "Stopping": ON_ITS_WAY,
     "Restarting": ON_ITS_WAY,

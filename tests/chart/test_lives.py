@@ -23,7 +23,7 @@ from tests.operator_process import OperatorProcess, free_port
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 PREVIOUS = Path(__file__).parent / "previous"
 """What scripts/previous.py kept."""
-CRD = "trainingjobs.darkroom.dev"
+CRD, SWEEPS = "trainingjobs.darkroom.dev", "tuningsweeps.darkroom.dev"
 Pictures = dict[str, Any]
 
 
@@ -154,14 +154,14 @@ def release(
 ) -> Iterator[Release]:
     """A namespace, and the Helm that the test begins with."""
     namespace = f"lives-{request.param.replace(' ', '-')}"
-    cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")  # of a release in another namespace
+    cluster.kubectl("delete", "crd", CRD, SWEEPS, "--ignore-not-found")  # of a release in another namespace
     cluster.kubectl("create", "namespace", namespace)
     release = Release(cluster, helms[request.param[0]], namespace, tmp_path)
     yield release
     if release.operator:
         release.operator.kill()
     release.helm("uninstall", "darkroom", "--namespace", namespace)
-    cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    cluster.kubectl("delete", "crd", CRD, SWEEPS, "--ignore-not-found")
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 

@@ -25,6 +25,8 @@ ALLOWED = {
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch"},
     ("events.k8s.io", "events"): {"create"},
+    ("kueue.x-k8s.io", "workloads"): {"list"},
+    **{(f"scheduling.{group}", "podgroups"): {"get", "create"} for group in ("k8s.io", "volcano.sh", "x-k8s.io")},
 }
 MODES: list[Any] = [
     pytest.param({}, id="whole cluster"),

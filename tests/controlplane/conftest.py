@@ -140,10 +140,10 @@ class Flowers:
         )
 
     @classmethod
-    def existing(cls, kube: Kube, namespace: str) -> Self:
+    def existing(cls, kube: Kube, namespace: str, name: str = "flowers") -> Self:
         """One that somebody else has made."""
         flowers = cls.__new__(cls)
-        flowers.kube, flowers.namespace = kube, namespace
+        flowers.kube, flowers.namespace, flowers.name = kube, namespace, name
         flowers.body = flowers.now
         return flowers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from localcluster import Cluster, ClusterError, StartError, images, mounts, packages
-from localcluster.binaries import ALL, MODULES
+from localcluster.binaries import ALL, KUEUE, MODULES
 from localcluster.control_plane import Endpoint
 from localcluster.errors import tail
 from localcluster.processes import Processes
@@ -121,9 +121,10 @@ def test_daemon_is_a_session_of_its_own(tmp_path: Path) -> None:
 
 
 def test_every_module_is_pinned_and_keyed() -> None:
-    assert {module.name for module in ALL} == {folder.name for folder in MODULES.iterdir()}
-    assert len({module.key for module in ALL}) == len(ALL)
-    for module in ALL:
+    modules = (*ALL, KUEUE)
+    assert {module.name for module in modules} == {folder.name for folder in MODULES.iterdir()}
+    assert len({module.key for module in modules}) == len(modules)
+    for module in modules:
         assert (module.folder / "go.sum").exists() or module.name == "pause", "pause requires nothing"
 
 

@@ -226,7 +226,7 @@ def test_a_watcher_that_kopf_lost_turns_health_red(kube, namespace, proxy):
             task.cancel()
         await asyncio.sleep(8.0)
         assert not kopf.done(), "Kopf's part of the story"
-        assert [text.split(" ")[0] for text in health.dead()] == [f"trainingjobs/{namespace}"]
+        assert f"trainingjobs/{namespace}" in [text.split(" ")[0] for text in health.dead()]
         stop.set()
         await asyncio.wait_for(kopf, 15)
         for number in (signal.SIGTERM, signal.SIGINT):

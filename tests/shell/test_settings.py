@@ -27,6 +27,7 @@ def test_every_setting_can_be_set():
         "watch_seconds": "30",
         "silence_seconds": "20",
         "stale_seconds": "50",
+        "discovery_seconds": "30",
         "lease": "darkroom-system/darkroom",
         "lease_seconds": "30",
         "renew_seconds": "20",

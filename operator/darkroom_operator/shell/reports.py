@@ -5,11 +5,13 @@ this operator is ready, the size, the token, the pod, the pace, the content. Eve
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from darkroom_api import names
 from darkroom_api.report import MAX_REPORT_BYTES, LiveReport, Reply
@@ -32,6 +34,10 @@ IDLE_SECONDS = 5.0
 """Of a connection that says nothing, or not all of a request's head."""
 BURST, PER_SECOND = 10.0, 1.0
 """Reports of one pod: that many at once, and that many in the long run."""
+
+
+_NOT_OURS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+"""What somebody's bytes, or his going away, raise in aiohttp's server."""
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened
@@ -89,6 +95,7 @@ class Reports:
         await certificates.loaded.wait()
         app = web.Application(client_max_size=MAX_REPORT_BYTES)
         app.add_routes([web.post(report_path("{uid}", "{attempt}"), self.receive)])
+        logging.getLogger("aiohttp.server").addFilter(_is_ours)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -168,3 +175,11 @@ async def _read(request: web.Request) -> bytes:
         raise Refused(413, "too_large", f"more than {MAX_REPORT_BYTES} bytes") from error
     except TimeoutError as error:
         raise Refused(408, "too_slow", f"the body took more than {READ_SECONDS:.0f} s") from error
+    except _NOT_OURS as error:
+        raise Refused(400, "invalid", f"the body cannot be read: {error}"[:1024]) from error
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of aiohttp's server is about an error here: that somebody sends what is no HTTP is not."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, _NOT_OURS)

@@ -90,6 +90,8 @@ class Pace:
         """The middleware: an orderly watch is never kept waiting."""
         if request.url.query.get("watch"):
             await self.wait(request.url.path)
+            if request.session.closed:  # another watch was answered with 401 meanwhile, and Kopf has logged in anew
+                raise RuntimeError("Session is closed")
         return await handler(request)
 
     async def wait(self, path: str) -> None:

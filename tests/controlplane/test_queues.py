@@ -17,7 +17,7 @@ PATIENCE = 60.0
 def test_a_queue_in_a_cluster_without_kueue(flowers, kube, namespace):
     """First of this file: nobody has installed Kueue's objects yet, and a Job with its label would just run."""
     job = flowers(scheduling={"queue": "vision"})
-    job.reaches("Stalled")
+    job.reaches("Stalled", within=PATIENCE)
     assert job.condition("Stalled")[1] == "NoQueue"
     assert "serves neither Kueue nor Volcano" in job.condition("Stalled")[2]
     assert kube.list("Job", namespace) == []

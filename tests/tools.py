@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from localcluster.binaries import Module, ensure
+from localcluster.binaries import KUEUE, Module, ensure, ensure_one
 
 GO = Path(__file__).parent / "go"
 MODULES = (
@@ -30,3 +30,4 @@ def tool(name: str) -> Path:
 
 if __name__ == "__main__":
     ensure(lambda line: print(line, flush=True), MODULES)
+    ensure_one(KUEUE, lambda line: print(line, flush=True))

@@ -16,10 +16,10 @@ PATIENCE = 60.0
 
 def test_a_queue_in_a_cluster_without_kueue(flowers, kube, namespace):
     """First of this file: nobody has installed Kueue's objects yet, and a Job with its label would just run."""
-    job = flowers(scheduling={"queue": "vision"})
+    job = flowers(scheduling={"queue": "vision", "gang": "Kueue"})  # other tests have installed Volcano's objects
     job.reaches("Stalled", within=PATIENCE)
     assert job.condition("Stalled")[1] == "NoQueue"
-    assert "serves neither Kueue nor Volcano" in job.condition("Stalled")[2]
+    assert "the cluster does not serve workloads of kueue.x-k8s.io/v1beta2" in job.condition("Stalled")[2]
     assert kube.list("Job", namespace) == []
     eventually(lambda: "NoQueue" in {e["reason"] for e in kube.list("Event", namespace)}, what="an event")
 

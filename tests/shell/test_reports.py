@@ -414,4 +414,4 @@ def test_those_who_hang_on_hold_up_nobody(stranger, operator):
         began = time.monotonic()
         assert pod.post({"sequence": 1, "step": 1})[1]["accepted"]
         assert time.monotonic() - began < 5.0
-        assert resident(operator) - before < 40
+        assert resident(operator) - before < 80  # MiB: 150 connections of TLS, and a megabyte thrown away twenty times

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from darkroom_trainer.data.frame import LETTERBOX, Frame, Letterbox, stacked, whole
-from darkroom_trainer.data.transforms import normalize
+from darkroom_trainer.data.frame import Frame
+from darkroom_trainer.tasks.canvas import OnCanvas
 from darkroom_trainer.tasks.detection import networks
 from darkroom_trainer.tasks.drawing import boxed
 
@@ -42,25 +42,13 @@ class Boxes:
         return {"": boxed(image, ((f.box, f.label + 1, f"{f.name} {f.score:.2f}") for f in self.found))}
 
 
-class Detector:
+class Detector(OnCanvas):
     """An exported detector."""
 
-    needed = ("architecture", "imageSize", "classes", *(f"preprocessing.{key}" for key in LETTERBOX))
     columns = ("class", "score", "left", "top", "right", "bottom")
-    at_least = 0
-
-    def __init__(self, description: Mapping[str, Any]) -> None:
-        self._architecture: str = description["architecture"]
-        self._classes: list[str] = description["classes"]
-        self._letterbox = Letterbox.read(description["preprocessing"])
 
     def build_model(self) -> nn.Module:
         return networks.build(self._architecture, classes=len(self._classes))
-
-    def prepare(self, image: Image.Image) -> tuple[np.ndarray, Frame]:
-        """uint8 [size, size, 3], and where the image lies in it."""
-        frame = whole(*image.size, self._letterbox.size)
-        return frame.picture(image, self._letterbox.fill), frame
 
     def answers(
         self,
@@ -71,8 +59,7 @@ class Detector:
         top: int,  # noqa: ARG002
         least: float,
     ) -> list[Boxes]:
-        images = stacked([pixels for pixels, _ in prepared]).contiguous().to(device)
-        answers = model(normalize(images, self._letterbox))
+        answers = model(self._inputs(prepared, device))
         return [self._boxes(answer, frame, least) for answer, (_, frame) in zip(answers, prepared, strict=True)]
 
     def _boxes(self, answer: Mapping[str, torch.Tensor], frame: Frame, least: float) -> Boxes:

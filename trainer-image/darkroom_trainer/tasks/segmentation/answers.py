@@ -1,6 +1,6 @@
 """A segmentation network in use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from darkroom_trainer.data.frame import LETTERBOX, Frame, Letterbox, stacked, whole
-from darkroom_trainer.data.transforms import normalize
+from darkroom_trainer.data.frame import Frame
+from darkroom_trainer.tasks.canvas import OnCanvas
 from darkroom_trainer.tasks.drawing import color_of, overlay
 from darkroom_trainer.tasks.segmentation import networks
 
@@ -45,25 +45,13 @@ class LabelMap:
         }
 
 
-class Segmenter:
+class Segmenter(OnCanvas):
     """An exported segmentation network."""
 
-    needed = ("architecture", "imageSize", "classes", *(f"preprocessing.{key}" for key in LETTERBOX))
     columns = ("class", "share")
-    at_least = 0
-
-    def __init__(self, description: Mapping[str, Any]) -> None:
-        self._architecture: str = description["architecture"]
-        self._classes: list[str] = description["classes"]
-        self._letterbox = Letterbox.read(description["preprocessing"])
 
     def build_model(self) -> nn.Module:
         return networks.build(self._architecture, classes=len(self._classes))
-
-    def prepare(self, image: Image.Image) -> tuple[np.ndarray, Frame]:
-        """uint8 [size, size, 3], and where the image lies in it."""
-        frame = whole(*image.size, self._letterbox.size)
-        return frame.picture(image, self._letterbox.fill), frame
 
     def answers(
         self,
@@ -74,8 +62,7 @@ class Segmenter:
         top: int,  # noqa: ARG002
         least: float,  # noqa: ARG002
     ) -> list[LabelMap]:
-        images = stacked([pixels for pixels, _ in prepared]).contiguous().to(device)
-        found = model(normalize(images, self._letterbox))["out"].argmax(dim=1).byte().cpu().numpy()
+        found = model(self._inputs(prepared, device))["out"].argmax(dim=1).byte().cpu().numpy()
         return [
             LabelMap(frame.labels_back(labels), self._classes)
             for labels, (_, frame) in zip(found, prepared, strict=True)

@@ -641,6 +641,8 @@ TRANSFER = [
 ]
 
 RECIPE = [
+    *(ok(f"compress: {name}", vision__parallelism__compress=name) for name in ("None", "BF16", "FP16")),
+    no("compress: INT8", "compress", vision__parallelism__compress="INT8"),
     no("task: Captioning", vision__task="Captioning"),
     no("optimizer: Lion", "name", vision__optimizer__name="Lion"),
     no("decay: Exponential", vision__schedule__decay="Exponential"),

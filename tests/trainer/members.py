@@ -80,6 +80,22 @@ def gradient_member(config: TrainerConfig) -> dict[str, np.ndarray]:
     return state
 
 
+def steady_member(config: TrainerConfig) -> list[bool]:
+    """Whether DDP takes the graph for static, in each phase, and a step through it."""
+    torch.set_num_threads(1)
+    group = join()
+    run = Run(config, Toy(config), Host(group=group))
+    steady = []
+    for phase in run.course.phases:
+        run.progress.step = phase.start
+        run.enter_phase()
+        for _ in range(2):
+            run.train_step()
+        steady.append(run.course.replica._ddp.static_graph)
+    group.leave()
+    return steady
+
+
 def initial_member(config: TrainerConfig) -> dict[str, np.ndarray]:
     """Weights before the first step."""
     return {name: tensor.numpy().copy() for name, tensor in Toy(config).build_model().state_dict().items()}

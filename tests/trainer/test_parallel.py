@@ -8,7 +8,8 @@ from darkroom_trainer import parallel
 from darkroom_trainer.errors import ConfigError, PeerLostError, TrainerError
 from darkroom_trainer.parallel import Group, Pulse, is_peer_loss
 from tests.trainer import members
-from tests.trainer.processes import together
+from tests.trainer.processes import together, toy_config
+from tests.trainer.test_resume import differences
 
 
 def test_rank_0_shares_what_it_has():
@@ -90,3 +91,30 @@ def test_a_beat_carries_sums_and_zeroes_them():
     beat = Pulse(Group()).beat(sums, stop=True)
     assert (beat.sums, beat.stop, beat.news) == ([2.5, 3.0], True, False)
     assert sums.tolist() == [0, 0]
+
+
+# --- What DDP is told ---
+
+
+@pytest.mark.parametrize(
+    ("batches", "steady"),
+    [
+        pytest.param({"batchSize": 48}, True, id="a micro-batch for each"),
+        pytest.param({"batchSize": 48, "microBatchSize": 12}, False, id="accumulation"),
+        pytest.param({"batchSize": 48, "microBatchSize": 48}, False, id="one of them idle"),
+        pytest.param({"batchSize": 48, "microBatchSize": 16}, False, id="uneven shares"),
+    ],
+)
+def test_a_graph_is_static_only_if_each_process_has_one_micro_batch_per_step(tmp_path, batches, steady):
+    assert together(2, members.steady_member, toy_config(tmp_path, **batches)) == [[steady], [steady]]
+
+
+@pytest.mark.parametrize(("compress", "digits"), [("BF16", 8), ("FP16", 11)])
+def test_compressed_gradients_are_the_same_on_all_and_near_the_exact_ones(tmp_path, compress, digits):
+    faults = {"dropout": 0.0, "noise": 0.0}
+    exact, _ = together(2, members.gradient_member, toy_config(tmp_path / "exact", faults=faults))
+    config = toy_config(tmp_path / compress, faults=faults, parallelism={"compress": compress})
+    one, other = together(2, members.gradient_member, config)
+    assert max(differences(one, other).values()) == 0.0
+    worst = max(difference for name, difference in differences(exact, one).items() if "num_batches" not in name)
+    assert 0 < worst < 2.0**-digits

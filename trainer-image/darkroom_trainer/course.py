@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from darkroom_api.v1alpha1.parallelism import Compression
 from darkroom_api.v1alpha1.transfer import BatchNorm, Transfer, TransferPolicy
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.clock import now
@@ -41,7 +42,7 @@ class Course:
         *,
         say: Callable[[str], None],
     ) -> None:
-        vision = config.vision
+        self._vision = vision = config.vision
         self._host, self._feed, self._plan, self._splits, self._model, self._say = host, feed, plan, splits, model, say
         self._transfer = vision.transfer or _EVERYTHING
         self.layers = Layers(model, self._stages(model), self._transfer)
@@ -89,12 +90,18 @@ class Course:
         if self._caches and not self._encode():
             return False
         network = self._network(self._model)
-        self.replica = Replica(self._feed.task, network, self._host.group)
+        self.replica = self._replica(network)
         self.statistics = RunningStatistics(self._model, self._host.group)
         self.batches = self._batches(step)
         self._entered = True
         self._tell()
         return True
+
+    def _replica(self, network: nn.Module) -> Replica:
+        group, vision = self._host.group, self._vision
+        steady = vision.task == "Classification" and self._plan.micro_batches == group.world
+        compress = Compression(vision.parallelism.compress)
+        return Replica(self._feed.task, network, group, compress=compress, steady=steady)
 
     def _tell(self) -> None:
         stages, first = self.layers.stages, self._phase.first

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
+from darkroom_api.v1alpha1.parallelism import Compression
 from darkroom_trainer import watchdog
 from darkroom_trainer.clock import now
 from darkroom_trainer.errors import ConfigError, PeerLostError, TrainerError, headline
@@ -149,16 +151,35 @@ class Forward(nn.Module):
         return self._task.loss(self.model, batch, generator=generator)
 
 
-class Replica:
-    """One network, the same on every process: backward passes with the all-reduce on the last one only."""
+_HOOKS = {Compression.BF16: bf16_compress_hook, Compression.FP16: fp16_compress_hook}
 
-    def __init__(self, task: Task, model: nn.Module, group: Group) -> None:
+
+class Replica:
+    """One network, the same on every process: backward passes with the all-reduce on the last one only.
+
+    steady: whether every process has exactly one micro-batch in each step, and all of them run through the same layers.
+    DDP may then learn the order of the gradients once; with accumulation, or an idle process, it would break.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        group: Group,
+        *,
+        compress: Compression = Compression.NONE,
+        steady: bool = False,
+    ) -> None:
         forward = Forward(task, model)
         self._group = group
         self._ddp: DistributedDataParallel | None = None
         if group.world > 1:
-            # Buffers are averaged by RunningStatistics. static_graph breaks with a first backward that does not sync.
-            self._ddp = DistributedDataParallel(forward, gradient_as_bucket_view=True, forward_sync_buffers=False)
+            # Buffers are averaged by RunningStatistics.
+            self._ddp = DistributedDataParallel(
+                forward, gradient_as_bucket_view=True, forward_sync_buffers=False, static_graph=steady
+            )
+            if hook := _HOOKS.get(compress):
+                self._ddp.register_comm_hook(None, hook)
         self.forward = self._ddp or forward
 
     @property

@@ -20,6 +20,7 @@ _MAY_CHANGE = {
     "precision",
     "memoryFormat",
     "microBatchSize",  # the recorded one is kept
+    "parallelism",
     "data.claim",
     "data.path",
     "data.maxCorruptFraction",

@@ -96,3 +96,35 @@ class Transfer(Model):
         FeatureCache | None,
         Field(description="Run the frozen stages once per image and keep what comes out; absent: off."),
     ] = None
+
+
+def transfer_rules() -> tuple[Rule, ...]:
+    """The rules of `spec.vision` that transfer learning brings."""
+    return (
+        Rule(
+            cel="!has(self.transfer) || self.transfer.policy == 'None' || has(self.model.weights)",
+            message="transfer needs model.weights: freezing what was never trained helps nobody",
+            holds=lambda v: v.transfer is None or v.transfer.policy == "None" or v.model.weights is not None,
+            field="transfer",
+        ),
+        Rule(
+            cel="!has(self.transfer) || self.transfer.policy != 'HeadThenAll' || "
+            "self.transfer.phaseEpochs < self.schedule.epochs",
+            message="HeadThenAll needs transfer.phaseEpochs to be less than schedule.epochs",
+            holds=lambda v: (
+                v.transfer is None or v.transfer.policy != "HeadThenAll" or v.transfer.phase_epochs < v.schedule.epochs
+            ),
+            field="transfer",
+        ),
+        Rule(
+            cel="!has(self.transfer) || !has(self.transfer.cacheFeatures) || "
+            "(double(self.augmentation.mixup) == 0.0 && double(self.augmentation.cutmix) == 0.0)",
+            message="transfer.cacheFeatures keeps features of single images: augmentation.mixup and cutmix must be 0",
+            holds=lambda v: (
+                v.transfer is None
+                or v.transfer.cache_features is None
+                or float(v.augmentation.mixup) == float(v.augmentation.cutmix) == 0
+            ),
+            field="transfer",
+        ),
+    )

@@ -8,8 +8,9 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
+from darkroom_api.v1alpha1.parallelism import Parallelism
 from darkroom_api.v1alpha1.tasks import DataFormat, Task, size_rule, task_rules
-from darkroom_api.v1alpha1.transfer import Transfer
+from darkroom_api.v1alpha1.transfer import Transfer, transfer_rules
 
 
 class Split(Model):
@@ -284,32 +285,7 @@ class Vision(Model):
             holds=lambda v: v.workers == "Auto" or 0 <= v.workers <= 64,
             field="workers",
         ),
-        Rule(
-            cel="!has(self.transfer) || self.transfer.policy == 'None' || has(self.model.weights)",
-            message="transfer needs model.weights: freezing what was never trained helps nobody",
-            holds=lambda v: v.transfer is None or v.transfer.policy == "None" or v.model.weights is not None,
-            field="transfer",
-        ),
-        Rule(
-            cel="!has(self.transfer) || self.transfer.policy != 'HeadThenAll' || "
-            "self.transfer.phaseEpochs < self.schedule.epochs",
-            message="HeadThenAll needs transfer.phaseEpochs to be less than schedule.epochs",
-            holds=lambda v: (
-                v.transfer is None or v.transfer.policy != "HeadThenAll" or v.transfer.phase_epochs < v.schedule.epochs
-            ),
-            field="transfer",
-        ),
-        Rule(
-            cel="!has(self.transfer) || !has(self.transfer.cacheFeatures) || "
-            "(double(self.augmentation.mixup) == 0.0 && double(self.augmentation.cutmix) == 0.0)",
-            message="transfer.cacheFeatures keeps features of single images: augmentation.mixup and cutmix must be 0",
-            holds=lambda v: (
-                v.transfer is None
-                or v.transfer.cache_features is None
-                or float(v.augmentation.mixup) == float(v.augmentation.cutmix) == 0
-            ),
-            field="transfer",
-        ),
+        *transfer_rules(),
     )
     task: Annotated[Task, Field(description="What is learned.")] = Task.CLASSIFICATION
     data: Annotated[Data, Field(description="The images.")]
@@ -337,6 +313,7 @@ class Vision(Model):
             description="Most images that one process takes at once; the rest is accumulated. Absent: batchSize over processes.",
         ),
     ] = None
+    parallelism: Annotated[Parallelism, Field(description="How the processes share the work.")] = Parallelism()
     augmentation: Annotated[Augmentation, Field(description="Random changes to training images.")] = Augmentation()
     normalization: Annotated[Normalization, Field(description="Default: ImageNet's.")] = Normalization()
     optimizer: Annotated[Optimizer, Field(description="How a gradient becomes a step.")] = Optimizer()

@@ -7,7 +7,6 @@ cd "$(dirname "$0")/.."
 UV_VERSION=0.13.9
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/darkroom"
 UV="$CACHE/uv-$UV_VERSION/bin/uv"
-PROMTOOL="$CACHE/bin/promtool"
 
 say() { printf '[setup %3ds] %s\n' "$SECONDS" "$*"; }
 
@@ -49,16 +48,16 @@ install_cluster() {
   .venv/bin/python -m localcluster setup
 }
 
-install_test_tools() { # what only tests run: Helm 3, kubeconform, the health checks of Argo CD and Flux, the alerts' unit tests
+install_test_tools() { # what only tests run: Helm 3, kubeconform, the health checks of Argo CD and Flux, Prometheus and promtool
   local folder
   .venv/bin/python -m tests.tools
-  if [ ! -x "$PROMTOOL" ]; then
-    say "promtool, out of Debian's package prometheus (nothing of it is installed or started)"
+  if [ ! -x "$CACHE/bin/prometheus" ] || [ ! -x "$CACHE/bin/promtool" ]; then
+    say "prometheus and promtool, out of Debian's package prometheus (nothing of it is installed)"
     folder="$(mktemp -d)"
     chmod 755 "$folder"
     (cd "$folder" && { quietly apt-get download prometheus || { quietly apt-get update && quietly apt-get download prometheus; }; })
     dpkg --extract "$folder"/prometheus_*.deb "$folder"
-    install -D "$folder/usr/bin/promtool" "$PROMTOOL"
+    install -D -t "$CACHE/bin" "$folder/usr/bin/prometheus" "$folder/usr/bin/promtool"
     rm -r "$folder"
   fi
 }

@@ -11,13 +11,16 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+from aiohttp import web
+
+from darkroom_operator.core import series
 from darkroom_operator.core.lease import Timing
 from darkroom_operator.core.training_job.plan import plan
 from darkroom_operator.core.tuning_sweep.plan import plan as plan_sweep
-from darkroom_operator.core.types import Channel
+from darkroom_operator.core.types import Body, Channel
+from darkroom_operator.shell import collectors, watch
 from darkroom_operator.shell import log as logs
 from darkroom_operator.shell import metrics as observability
-from darkroom_operator.shell import watch
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.certificates import Certificates
 from darkroom_operator.shell.client import (
@@ -92,7 +95,7 @@ async def run(settings: Settings) -> None:
     sweep_queue = _sweep_queue(client, sweeps, store, trials, metrics, leadership, settings)
     activity = watch.StreamActivity(settings.namespaces)
     _observe(health, metrics, caches, discovery, store, sweeps, (queue, sweep_queue), activity, leadership)
-    server = await observability.serve(metrics, health, settings.metrics_port)
+    server = await _show(metrics, health, profiles, store, sweeps, leadership.leads, settings)
     asked, kopf_stop = _listen_for_the_end(), asyncio.Event()
     parts = {
         "queue": queue.run(),
@@ -216,12 +219,38 @@ def _observe(
     for cache in caches.all():
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
-    metrics.registry.register(observability.WorkUnderWay({queue.name: queue.running for queue in queues}))
-    # by the leader alone, so that a sum over all replicas counts each job once
-    metrics.registry.register(observability.JobStates(lambda: store.bodies() if leadership.leads() else []))
-    metrics.registry.register(observability.SweepStates(lambda: sweeps.bodies() if leadership.leads() else []))
-    metrics.registry.register(observability.LeaderStatus(leadership.leads))
-    metrics.registry.register(observability.StreamAges(health.ages))
+    metrics.registry.register(collectors.WorkUnderWay({queue.name: queue.running for queue in queues}))
+    metrics.registry.register(collectors.LeaderStatus(leadership.leads))
+    metrics.registry.register(collectors.StreamAges(health.ages))
+
+
+async def _show(
+    metrics: observability.Metrics,
+    health: observability.Health,
+    profiles: Profiles,
+    store: Store,
+    sweeps: Store,
+    leads: Callable[[], bool],
+    settings: Settings,
+) -> web.AppRunner:
+    """Serve it all; objects by the leader alone, so that a sum over all replicas counts each once."""
+
+    def jobs() -> list[Body]:
+        return store.bodies() if leads() else []
+
+    def searches() -> list[Body]:
+        return sweeps.bodies() if leads() else []
+
+    def held(body: Body) -> series.Held:
+        return series.held(body, profiles.current.get(body["spec"].get("profile", "default")))
+
+    metrics.registry.register(collectors.JobStates(jobs, metrics.place, held))
+    metrics.registry.register(collectors.SweepStates(searches))
+    if limit := settings.object_series:
+        keep = settings.object_series_seconds
+        for bodies, families in ((jobs, series.OF_JOB), (searches, series.OF_SWEEP)):
+            metrics.registry.register(collectors.ObjectSeries(bodies, families, limit=limit, keep_seconds=keep))
+    return await observability.serve(metrics, health, settings.metrics_port)
 
 
 async def _first_end(asked: asyncio.Event, tasks: set[asyncio.Task[None]]) -> None:

@@ -1,25 +1,17 @@
 """The alerts: rules that Prometheus reads, metrics that the operator has, words that help."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
 
-from darkroom_operator.shell.metrics import JobStates, Metrics, StreamAges, WorkUnderWay
-from localcluster.paths import cache_home
 from tests.chart.conftest import CHART, ROOT, Render, only
+from tests.prometheus import names_in_queries, promtool
 
 ALERTS = CHART / "files/alerts.yaml"
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 BY_NAME = pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-
-
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [cache_home() / "bin/promtool", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_prometheus_reads_them():
@@ -40,18 +32,9 @@ def test_each_is_fired_in_a_test():
 
 @BY_NAME
 def test_its_metrics_are_the_operators(rule):
-    metrics = Metrics()
-    body = {"metadata": {"namespace": "a", "name": "b"}, "spec": {}}
-    for collector in (
-        JobStates(lambda: [body]),
-        StreamAges(lambda: {"pods": 1.0}),
-        WorkUnderWay({"trainingjobs": lambda: [1.0]}),
-    ):
-        metrics.registry.register(collector)
-    told = set(re.findall(r"^# HELP (\S+)", generate_latest(metrics.registry).decode(), re.M))
     used = set(re.findall(r"\b(?:darkroom|workqueue)_\w+", rule["expr"]))
     assert used
-    assert used <= told
+    assert used <= names_in_queries()
 
 
 @BY_NAME

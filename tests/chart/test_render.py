@@ -32,6 +32,7 @@ MODES: list[Any] = [
     pytest.param({}, id="whole cluster"),
     pytest.param({"watchNamespaces": ["vision", "speech"]}, id="two namespaces"),
     pytest.param(EVERYTHING, id="every option"),
+    pytest.param({"metrics": {"podMonitor": {"enabled": True, "labels": {"a": "b"}}}}, id="the other monitor"),
 ]
 
 
@@ -235,6 +236,19 @@ def test_selectors_match_the_pods(render: Render) -> None:
     assert all(selector.items() <= labels.items() for selector in selectors)
     monitor = only(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
     assert monitor.items() <= only(objects, "Service")["metadata"]["labels"].items()
+    pods = render(metrics={"podMonitor": {"enabled": True}})
+    monitor = only(pods, "PodMonitor")["spec"]["selector"]["matchLabels"]
+    assert monitor.items() <= only(pods, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "endpoints"), [("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")]
+)
+def test_a_scrape_leaves_the_namespace_of_a_training(render: Render, monitor: str, endpoints: str) -> None:
+    """Without honorLabels it would become exported_namespace, and alerts and dashboard would speak of the operator's."""
+    value = monitor[0].lower() + monitor[1:]
+    (endpoint,) = only(render(metrics={value: {"enabled": True}}), monitor)["spec"][endpoints]
+    assert (endpoint["honorLabels"], endpoint["port"]) == (True, "metrics")
 
 
 def test_images(render: Render) -> None:
@@ -250,7 +264,7 @@ def test_images(render: Render) -> None:
 
 
 def test_the_operator_reads_every_profile_that_the_chart_accepts(render: Render) -> None:
-    profiles = parse_profiles(only(render(**EVERYTHING), "ConfigMap")["data"]["profiles.yaml"])
+    profiles = parse_profiles(only(render(**EVERYTHING), "ConfigMap", "darkroom-x-profiles")["data"]["profiles.yaml"])
     assert profiles["default"].image == "registry.example.com/vision/darkroom/trainer:7"
     assert profiles["gpu"].to_wire().items() >= PROFILE.items()
 
@@ -313,6 +327,12 @@ def test_people_get_the_rights_of_their_namespace_role(render: Render) -> None:
         pytest.param({"log": {"level": "loud"}}, "level", id="no such level"),
         pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
         pytest.param({"replicas": 0}, "replicas", id="no operator"),
+        pytest.param(
+            {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
+            "metrics.serviceMonitor and metrics.podMonitor",
+            id="scraped twice",
+        ),
+        pytest.param({"metrics": {"perJob": {"limit": 0}}}, "limit", id="series for no job"),
     ],
 )
 def test_bad_values_are_refused_by_name(offline_helm: Helm, tmp_path: Any, values: Object, field: str) -> None:

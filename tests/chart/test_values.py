@@ -10,6 +10,9 @@ from tests.chart.conftest import CHART, Helm, Object, Render
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
+PODS = {"metrics": {"podMonitor": {"enabled": True}}}
+BOARD = {"metrics": {"dashboard": {"enabled": True}}}
+PER_JOB = {"metrics": {"perJob": {"enabled": True}}}
 RULES = {"metrics": {"prometheusRule": {"enabled": True}}}
 FENCE = {"networkPolicy": {"enabled": True}}
 DIGEST = "sha256:" + "1" * 64
@@ -55,9 +58,18 @@ ROWS = {
     "log.level": Row("DEBUG", "Deployment", "DEBUG", "INFO"),
     "log.format": Row("plain", "Deployment", "plain", "json"),
     "reports.enabled": Row(False, "Secret", "", "darkroom-reports"),
+    "metrics.perJob.enabled": Row(True, "Deployment", "DARKROOM_OBJECT_SERIES\n"),
+    "metrics.perJob.limit": Row(7, "Deployment", "'7'", "'200'", given=PER_JOB),
+    "metrics.perJob.keepSeconds": Row(7, "Deployment", "'7'", "'900'", given=PER_JOB),
     "metrics.serviceMonitor.enabled": Row(True, "ServiceMonitor", "path: /metrics"),
     "metrics.serviceMonitor.interval": Row("15s", "ServiceMonitor", "interval: 15s", given=MONITOR),
     "metrics.serviceMonitor.labels": Row({"a": "b"}, "ServiceMonitor", "a: b", given=MONITOR),
+    "metrics.podMonitor.enabled": Row(True, "PodMonitor", "path: /metrics"),
+    "metrics.podMonitor.interval": Row("15s", "PodMonitor", "interval: 15s", given=PODS),
+    "metrics.podMonitor.labels": Row({"a": "b"}, "PodMonitor", "a: b", given=PODS),
+    "metrics.dashboard.enabled": Row(True, "ConfigMap", "grafana_dashboard: '1'"),
+    "metrics.dashboard.labels": Row({"a": "b"}, "ConfigMap", "a: b", given=BOARD),
+    "metrics.dashboard.annotations": Row({"grafana_folder": "b"}, "ConfigMap", "grafana_folder: b", given=BOARD),
     "metrics.prometheusRule.enabled": Row(True, "PrometheusRule", "DarkroomOperatorDown"),
     "metrics.prometheusRule.labels": Row({"a": "b"}, "PrometheusRule", "a: b", given=RULES),
     "metrics.prometheusRule.runbooks": Row("https://wiki/r", "PrometheusRule", "https://wiki/r#", given=RULES),

@@ -41,7 +41,9 @@ EVERYTHING = {
     "log": {"level": "DEBUG", "format": "plain"},
     "reports": {"enabled": True},
     "metrics": {
+        "perJob": {"enabled": True, "limit": 50, "keepSeconds": 60},
         "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True, "labels": {"team": "vision"}, "annotations": {"grafana_folder": "Vision"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki/runbooks"},
     },
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},

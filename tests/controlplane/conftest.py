@@ -23,6 +23,12 @@ claims:
   resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu, accelerators: 1}]
 whole-node: {image: "localhost/trainer:test", resources: {cpu: 90, memory: 64Mi}, terminationGracePeriodSeconds: 5}
 patient: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 300}
+billed:
+  image: "localhost/trainer:test"
+  resources: {cpu: 100m, memory: 64Mi, nvidia.com/gpu: 1}
+  terminationGracePeriodSeconds: 5
+  pricePerAcceleratorHour: "3600"
+  currency: EUR
 fenced:
   resources: {cpu: 100m, memory: 64Mi}
   terminationGracePeriodSeconds: 5
@@ -103,6 +109,7 @@ def operator(
     port = free_port()
     settings = {
         "DARKROOM_DISCOVERY_SECONDS": "1",
+        "DARKROOM_OBJECT_SERIES": "1000",
         "DARKROOM_LEASE": f"{RELEASE}/darkroom",
         "DARKROOM_REPORTS_ADDRESS": f"127.0.0.1:{port}",
         "DARKROOM_REPORTS_PORT": str(port),

@@ -78,6 +78,7 @@ def test_it_serves_and_leaves_in_order(start, kube, namespace):
     assert "darkroom_build_info" in text
     assert 'darkroom_watch_last_activity_seconds{resource="trainingjobs"}' in text
     assert "workqueue_longest_running_processor_seconds" in text
+    assert 'name="flowers"' not in text, "series of single objects are opt-in"
     began = time.monotonic()
     assert operator.stop() == 0
     assert time.monotonic() - began < 4.0

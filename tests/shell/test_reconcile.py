@@ -31,6 +31,7 @@ class Bench:
 
     def __init__(self, proxy: FaultyProxy, namespace: str, plan: Callable[[Facts], Plan]) -> None:
         self.metrics = Metrics()
+        self.metrics.profiles = {"default"}
         self.client = Client(Endpoint(proxy.url, None, lambda: None), self.metrics.count_request)
         self.added: list[Any] = []
         self.store = Store(self.added.append)
@@ -296,8 +297,8 @@ def test_the_end_of_a_job_is_counted_when_it_is_stored(proxy, namespace, flowers
     assert read("darkroom_trainingjobs_finished_total", label | {"result": "Complete"}) == 1
     assert read("darkroom_attempts_total", label | {"result": "Succeeded"}) == 1
     place = {"namespace": namespace, "profile": "default"}
-    assert read("darkroom_node_hours_total", place) == 0.5
-    assert read("darkroom_accelerator_hours_total", place) == 4
+    assert read("darkroom_node_seconds_total", place) == 1800
+    assert read("darkroom_accelerator_seconds_total", place) == 14400
     assert read("darkroom_cost_total", place | {"currency": "EUR"}) == 2.5
     assert read("darkroom_time_seconds_total", place | {"bucket": "compute"}) == 7
     assert read("darkroom_time_seconds_total", place | {"bucket": "total"}) is None

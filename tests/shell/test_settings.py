@@ -17,6 +17,8 @@ def test_every_setting_can_be_set():
         "namespaces": "a, b,",
         "profiles": "/p.yaml",
         "metrics_port": "9090",
+        "object_series": "50",
+        "object_series_seconds": "60",
         "reports_address": "darkroom.tools.svc:443",
         "reports_port": "9443",
         "reports_secret": "tools/reports",

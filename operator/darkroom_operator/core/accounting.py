@@ -11,6 +11,8 @@ from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.types import Body
 
 BUCKETS = tuple(name for name in TimeSpent.model_fields if name not in {"total", "saved"})
+WIRE_BUCKETS = tuple(str(TimeSpent.model_fields[name].alias) for name in BUCKETS)
+"""The same as the stored status names them."""
 _FROM_TRAINER = {
     "startup": "startup",
     "rendezvous": "rendezvous",

@@ -1,11 +1,16 @@
-"""Prometheus metrics and health. Labels are bounded: namespace, profile, state, result, reason; never a job's name."""
+"""Prometheus metrics and health.
+
+Labels are bounded by the cluster and by configuration: namespaces, profiles in force, and words of the operator's own. A user
+cannot add series, and no name of an object is a label; series of single objects are in collectors.py, opt-in and capped.
+"""
 
 import platform
 import time
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import get_args
 
 from aiohttp import web
 from prometheus_client import (
@@ -17,9 +22,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from darkroom_api import names
+from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core import accounting
 from darkroom_operator.core.types import Body
 
@@ -27,6 +32,42 @@ TRAINING_JOBS, TUNING_SWEEPS = "trainingjobs", "tuningsweeps"
 """Names of the queues."""
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+_WAIT_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+UNKNOWN_PROFILE = "unknown"
+"""Stands for every profile that is not in force: jobs may name what they like."""
+
+
+_JOB_ENDINGS = (
+    ("Complete", names.REASON_COMPLETED),
+    *(
+        ("Failed", reason)
+        for reason in (
+            names.REASON_RESTARTS_EXHAUSTED,
+            names.REASON_DATA_ERROR,
+            names.REASON_CONFIG_ERROR,
+            names.REASON_DEADLINE_EXCEEDED,
+        )
+    ),
+)
+"""Results and reasons that are there with 0 from the beginning, as are those of attempts: the usual ones."""
+_ATTEMPT_ENDINGS = (
+    ("Succeeded", names.REASON_COMPLETED),
+    *(
+        ("Failed", reason)
+        for reason in (
+            names.REASON_SOFTWARE_ERROR,
+            names.REASON_OUT_OF_MEMORY,
+            names.REASON_KILLED,
+            names.REASON_NO_PROGRESS,
+            names.REASON_DATA_ERROR,
+            names.REASON_CONFIG_ERROR,
+        )
+    ),
+    *(
+        ("Disrupted", reason)
+        for reason in (names.REASON_DISRUPTED, names.REASON_PREEMPTED, names.REASON_ASKED_TO_LEAVE)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +86,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.profiles: Collection[str] = ()
+        """Names of the profiles in force."""
         here = self.registry
         self._depth = Gauge("workqueue_depth", "Keys that wait", ["name"], registry=here)
         self._adds = Counter("workqueue_adds", "Keys added", ["name"], registry=here)
@@ -75,9 +118,9 @@ class Metrics:
         self.trials = Counter(
             "darkroom_trials", "Trials of sweeps that ended", ["namespace", "algorithm", "result"], registry=here
         )
-        self.trial_hours = Counter(
-            "darkroom_trial_accelerator_hours",
-            "Accelerator-hours of those",
+        self.trial_seconds = Counter(
+            "darkroom_trial_accelerator_seconds",
+            "Accelerator-seconds of trials that ended",
             ["namespace", "algorithm", "result"],
             registry=here,
         )
@@ -93,14 +136,20 @@ class Metrics:
         self.certificate_expiry = Gauge(
             "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
         )
-        self.node_hours = self._of_place("darkroom_node_hours", "Pod-hours of attempts that ended")
-        self.accelerator_hours = self._of_place(
-            "darkroom_accelerator_hours", "Accelerator-hours of attempts that ended"
+        self.node_seconds = self._of_place("darkroom_node_seconds", "Pod-seconds of attempts that ended")
+        self.accelerator_seconds = self._of_place(
+            "darkroom_accelerator_seconds", "Accelerator-seconds of attempts that ended"
         )
         self.cost = self._of_place(
             "darkroom_cost", "Price of attempts that ended, in the profile's currency", "currency"
         )
         self.time = self._of_place("darkroom_time_seconds", "Wall clock of attempts that ended, by bucket", "bucket")
+        self.queue_wait = self._wait_of_place(
+            "darkroom_queue_wait_seconds", "From an attempt's creation until its queue let it start"
+        )
+        self.start_wait = self._wait_of_place(
+            "darkroom_start_wait_seconds", "From an attempt's creation until all of its pods ran"
+        )
         self.profiles_loaded = Gauge("darkroom_profiles_loaded", "Profiles in force", registry=self.registry)
         self.profiles_ok = Gauge(
             "darkroom_profiles_last_reload_successful", "1: the profiles file is in force", registry=self.registry
@@ -119,25 +168,52 @@ class Metrics:
     def _of_place(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, ["namespace", "profile", *labels], registry=self.registry)
 
+    def _wait_of_place(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, ["namespace", "profile"], buckets=_WAIT_BUCKETS, registry=self.registry)
+
+    def place(self, body: Body) -> tuple[str, str]:
+        """Namespace and profile of a TrainingJob, as labels."""
+        profile = body.get("spec", {}).get("profile", "default")
+        return body["metadata"]["namespace"], profile if profile in self.profiles else UNKNOWN_PROFILE
+
     def count_request(self, verb: str, resource: str, code: int) -> None:
         """Told by the client of every answer."""
         self.requests.labels(verb, resource, str(code)).inc()
 
-    def count_endings(self, body: Body, old: Body, new: Body) -> None:
-        """Told when a status has been stored: attempts and jobs that it ends are counted once."""
-        place = (body["metadata"]["namespace"], body["spec"].get("profile", "default"))
-        known = {a["uid"] for a in old.get("attempts", []) if a.get("endTime")}
+    def count_changes(self, body: Body, old: Body, new: Body) -> None:
+        """Told when a status has been stored: attempts that it starts, attempts and jobs that it ends are counted once."""
+        place = self.place(body)
+        self._begin(place)
+        before = {attempt["uid"]: attempt for attempt in old.get("attempts", [])}
         for attempt in new.get("attempts", []):
-            if attempt.get("endTime") and attempt["uid"] not in known:
+            known = before.get(attempt["uid"], {})
+            if attempt.get("runningTime") and not known.get("runningTime"):
+                self._count_waits(place, attempt)
+            if attempt.get("endTime") and not known.get("endTime"):
                 self.attempts.labels(*place, attempt["result"], attempt.get("reason", "")).inc()
         self._count_spending(place, accounting.growth(old, new))
         if new.get("finished") and not old.get("finished"):
             reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
             self.finished.labels(*place, new["state"], reason).inc()
 
+    def _begin(self, place: tuple[str, str]) -> None:
+        """Counters at 0 before they first count: Prometheus does not see an increase in a series that begins at 1."""
+        for metric in (self.node_seconds, self.accelerator_seconds, self.start_wait):
+            metric.labels(*place)
+        for bucket in accounting.WIRE_BUCKETS:
+            self.time.labels(*place, bucket)
+        for counter, endings in ((self.attempts, _ATTEMPT_ENDINGS), (self.finished, _JOB_ENDINGS)):
+            for result, reason in endings:
+                counter.labels(*place, result, reason)
+
+    def _count_waits(self, place: tuple[str, str], attempt: Body) -> None:
+        if attempt.get("admittedTime"):
+            self.queue_wait.labels(*place).observe(_seconds_between(attempt["startTime"], attempt["admittedTime"]))
+        self.start_wait.labels(*place).observe(_seconds_between(attempt["startTime"], attempt["runningTime"]))
+
     def _count_spending(self, place: tuple[str, str], more: accounting.Growth) -> None:
-        self.node_hours.labels(*place).inc(more.node_hours)
-        self.accelerator_hours.labels(*place).inc(more.gpu_hours)
+        self.node_seconds.labels(*place).inc(more.node_hours * 3600)
+        self.accelerator_seconds.labels(*place).inc(more.gpu_hours * 3600)
         if more.cost:
             self.cost.labels(*place, more.currency).inc(more.cost)
         for bucket, seconds in more.seconds.items():
@@ -147,12 +223,15 @@ class Metrics:
         """Told when a sweep's status has been stored: trials and sweeps that it ends are counted once."""
         namespace = body["metadata"]["namespace"]
         algorithm = body["spec"].get("algorithm", {}).get("name", "Auto")
+        for result in get_args(TrialRecord.model_fields["result"].annotation):
+            self.trials.labels(namespace, algorithm, result)
+            self.trial_seconds.labels(namespace, algorithm, result)
         known = {row["number"] for row in old.get("ledger", [])}
         for row in new.get("ledger", []):
             if row["number"] not in known:
                 labels = (namespace, algorithm, row["result"])
                 self.trials.labels(*labels).inc()
-                self.trial_hours.labels(*labels).inc(float(row.get("gpuHours", 0)))
+                self.trial_seconds.labels(*labels).inc(float(row.get("gpuHours", 0)) * 3600)
         if new.get("finished") and not old.get("finished"):
             reason = next((c["reason"] for c in new["conditions"] if c["type"] == "Ready"), "")
             self.sweeps_finished.labels(namespace, new["state"], reason).inc()
@@ -162,112 +241,15 @@ def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
     return Histogram(name, text, ["name"], buckets=_BUCKETS, registry=registry)
 
 
+def _seconds_between(start: str, end: str) -> float:
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+
+
 def _version_of(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
-
-
-class LeaderStatus(Collector):
-    """client-go's gauge of an election."""
-
-    def __init__(self, leads: Callable[[], bool]) -> None:
-        self._leads = leads
-
-    def collect(self) -> Iterator[Metric]:
-        """One gauge."""
-        family = GaugeMetricFamily("leader_election_master_status", "1: this process leads", labels=["name"])
-        family.add_metric((TRAINING_JOBS,), float(self._leads()))
-        yield family
-
-
-class WorkUnderWay(Collector):
-    """What client-go tells of work that has not ended: a stuck worker shows here first."""
-
-    def __init__(self, running: Mapping[str, Callable[[], list[float]]]) -> None:
-        self._running = running
-
-    def collect(self) -> Iterator[Metric]:
-        """Two gauges."""
-        unfinished = GaugeMetricFamily(
-            "workqueue_unfinished_work_seconds", "Age of all work under way, summed", labels=["name"]
-        )
-        longest = GaugeMetricFamily(
-            "workqueue_longest_running_processor_seconds", "Age of the oldest work", labels=["name"]
-        )
-        for queue, running in self._running.items():
-            seconds = running()
-            unfinished.add_metric((queue,), sum(seconds))
-            longest.add_metric((queue,), max(seconds, default=0.0))
-        yield from (unfinished, longest)
-
-
-class JobStates(Collector):
-    """TrainingJobs by namespace, profile and state, counted when somebody asks."""
-
-    def __init__(self, bodies: Callable[[], Iterable[Body]]) -> None:
-        self._bodies = bodies
-
-    def collect(self) -> Iterator[Metric]:
-        """One gauge."""
-        family = GaugeMetricFamily(
-            "darkroom_trainingjobs", "TrainingJobs that exist", labels=["namespace", "profile", "state"]
-        )
-        tally = Tally(
-            (
-                body["metadata"]["namespace"],
-                body.get("spec", {}).get("profile", "default"),
-                body.get("status", {}).get("state", "Pending"),
-            )
-            for body in self._bodies()
-        )
-        for place, count in tally.items():
-            family.add_metric(place, count)
-        yield family
-
-
-class SweepStates(Collector):
-    """TuningSweeps by namespace and state, and what each has found, counted when somebody asks.
-
-    The one place where an object's name is a label: a best value means nothing without its sweep. Sweeps are few.
-    """
-
-    def __init__(self, bodies: Callable[[], Iterable[Body]]) -> None:
-        self._bodies = bodies
-
-    def collect(self) -> Iterator[Metric]:
-        """Two gauges."""
-        states = GaugeMetricFamily("darkroom_tuningsweeps", "TuningSweeps that exist", labels=["namespace", "state"])
-        best = GaugeMetricFamily(
-            "darkroom_tuningsweep_best", "Best value of the objective", labels=["namespace", "sweep", "metric"]
-        )
-        tally: Tally[tuple[str, str]] = Tally()
-        for body in self._bodies():
-            meta, status = body["metadata"], body.get("status", {})
-            tally[meta["namespace"], status.get("state", "Pending")] += 1
-            if "best" in status:
-                metric = body["spec"]["objectives"][0]["metric"]
-                best.add_metric((meta["namespace"], meta["name"], metric), float(status["best"]["value"]))
-        for place, count in tally.items():
-            states.add_metric(place, count)
-        yield from (states, best)
-
-
-class StreamAges(Collector):
-    """Seconds since each stream of the API server was last heard."""
-
-    def __init__(self, ages: Callable[[], Mapping[str, float]]) -> None:
-        self._ages = ages
-
-    def collect(self) -> Iterator[Metric]:
-        """One gauge."""
-        family = GaugeMetricFamily(
-            "darkroom_watch_last_activity_seconds", "Age of the last sign of life", labels=["resource"]
-        )
-        for name, age in self._ages().items():
-            family.add_metric((name,), age)
-        yield family
 
 
 class Health:

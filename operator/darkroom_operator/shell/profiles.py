@@ -28,7 +28,7 @@ class Profiles:
             if text == self._text:
                 return
             self._text, self._complaint = text, ""
-            self.current = parse_profiles(text)
+            self.current = self._metrics.profiles = parse_profiles(text)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError):
                 self._text = None  # the same text is news when the file is back

@@ -321,7 +321,7 @@ class Reconciler(Actor):
         self._caches.put(stored)
 
     def _count(self, body: Body, old: Body, new: Body) -> None:
-        self._metrics.count_endings(body, old, new)
+        self._metrics.count_changes(body, old, new)
 
 
 def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, Any]:

@@ -19,6 +19,10 @@ class Settings:
     """The profiles file; it is read again when it changes."""
     metrics_port: int = 8080
     """Port of /metrics, /healthz and /readyz."""
+    object_series: int = 0
+    """TrainingJobs, and TuningSweeps, that have series of their own in /metrics, at most; 0: none."""
+    object_series_seconds: float = 900.0
+    """They have them for so long after their end."""
     reports_address: str = ""
     """`host:port` where training pods reach the live reports of this operator; empty: it takes none."""
     reports_port: int = 8443
@@ -56,6 +60,8 @@ class Settings:
             "namespaces": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
             "profiles": Path,
             "metrics_port": _between(int, 1, 65535),
+            "object_series": _between(int, 0, 10_000),
+            "object_series_seconds": _between(float, 0, 604_800),
             "reports_address": _pair(":"),
             "reports_port": _between(int, 1, 65535),
             "reports_secret": _pair("/"),

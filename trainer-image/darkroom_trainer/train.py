@@ -13,18 +13,20 @@ from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
 from darkroom_trainer.clock import now
 from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.course import Course
-from darkroom_trainer.data.sampler import Plan, derive_seed, share
+from darkroom_trainer.data.sampler import Plan
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import DataError, DivergenceError, StorageError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
-from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format, set_learning_rate
+from darkroom_trainer.keeper import Keeper
+from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format
 from darkroom_trainer.pace import Pace, TimeBudget
 from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
-from darkroom_trainer.tasks.base import Batch, Task
+from darkroom_trainer.step import Stepper
+from darkroom_trainer.tasks.base import Task
 from darkroom_trainer.tempo import Tempo
 
 log = logging.getLogger(__name__)
@@ -89,7 +91,6 @@ class Run:
         if parcel:
             check_identity(parcel.manifest.identity, self.identity, run_dir=self.config.run_dir)
         self.plan = Plan(len(self.splits["train"]), batch, micro_batch, self.vision.schedule.epochs, self.vision.seed)
-        self.share = share(self.plan.micro_batches, self.group.rank, self.group.world)
 
     def _make_learner(self) -> Learner:
         device, vision = self.group.device, self.vision
@@ -114,14 +115,11 @@ class Run:
         self.pace = Pace.load(self.plan.steps, self.progress.pace)
         self.budget = TimeBudget(self.config.budget_seconds, used=self.progress.seconds, host=self.host)
         self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
-        self.generator = torch.Generator()
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)  # loss, valid samples
+        self.stepper = Stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
+        self.keeper = Keeper(self.checkpoints, self.clock, self.report, self.learner, identity=self.identity)
         self.pulse = Pulse(self.group)
         self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
         self.evaluated_step: int | None = None
-        self.saves = 0
-        self.saved: Saved | None = None
-        self.saved_at, self.saved_state = now(), (self.progress.step, self.progress.evaluated)
 
     def _announce(self, resumed: Saved | None) -> None:
         plan, progress, message = self.plan, self.progress, self.host.message
@@ -132,8 +130,8 @@ class Run:
         device = torch.cuda.get_device_name(self.group.device) if self.group.device.type == "cuda" else "CPU"
         self.report.opening(plan, world=self.group.world, device=device, workers=self.workers)
         if resumed:
-            self.saved, message.resumed_step = resumed, progress.step
-            self._keep_checkpoint(resumed)
+            message.resumed_step = progress.step
+            self.keeper.resumed(resumed, progress)
             self.report.event("resumed", f"resumed at step {progress.step}", step=progress.step, world=self.group.world)
             if progress.best:
                 self.report.keep_best(f"val/{self.task.best_metric}", progress.best.value, progress.best.epoch)
@@ -156,49 +154,9 @@ class Run:
     def train_step(self) -> None:
         """One optimizer step on one global batch."""
         self.learning_rate = self.course.rate(self.pace.at(self.progress.step))
-        set_learning_rate(self.learner.optimizer, self.learning_rate)
-        self.course.statistics.begin_step()
-        for micro_batch in self.share or [None]:
-            self._backward(micro_batch, last=micro_batch is None or micro_batch == self.share[-1])
-        with self.clock.spend("communication"):
-            self.course.statistics.end_step(self.plan.micro_batches)
-        self._update()
+        self.stepper.take(self.progress.step, self.learning_rate)
         self.progress.step += 1
         self.host.alive()
-
-    def _backward(self, micro_batch: int | None, *, last: bool) -> None:
-        """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""
-        batch = None if micro_batch is None else self._next_batch()
-        seed = derive_seed(self.vision.seed, self.progress.step, -1 if micro_batch is None else micro_batch)
-        torch.manual_seed(seed)  # of the device too: dropout is that of the micro-batch, wherever it is computed
-        self.generator.manual_seed(seed)
-        with self.course.replica.accumulating(last=last):
-            with self.feed.precision.autocast():
-                if batch is None:
-                    loss = self.course.replica.forward(None, self.generator)
-                else:
-                    with self.course.statistics.micro_batch():
-                        loss = self.course.replica.forward(batch, self.generator)
-            self.learner.scaler.scale(loss * (self.course.replica.loss_scale / self.plan.batch)).backward()
-        if batch is not None:
-            self.sums += torch.stack([loss.detach().double(), batch.valid.sum().double()])
-
-    def _next_batch(self) -> Batch:
-        with self.clock.spend("dataWait"):
-            batch = next(self.course.batches)
-        self.corrupt.note("train", batch.corrupt)
-        return self.feed.place(batch)
-
-    def _update(self) -> None:
-        learner, clip = self.learner, self.vision.optimizer.clip_norm
-        if clip is not None:
-            learner.scaler.unscale_(learner.optimizer)
-            torch.nn.utils.clip_grad_norm_(learner.model.parameters(), float(clip))
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
-        learner.optimizer.zero_grad()
-        if learner.ema:
-            learner.ema.update(learner.model)
 
     # --- What the processes tell each other, and the user ---
 
@@ -208,7 +166,9 @@ class Run:
         if not (due or self.owes_evaluation() or self.progress.step >= self.pace.end):
             return False
         with self.clock.spend("communication" if self.group.device.type == "cpu" else "compute"):
-            beat = self.pulse.beat(self.sums, stop=self.host.stop(), news=self.corrupt.news, told=self._wanted_end())
+            beat = self.pulse.beat(
+                self.stepper.sums, stop=self.host.stop(), news=self.corrupt.news, told=self._wanted_end()
+            )
         loss_sum, valid = beat.sums
         self.clock.move("compute", "communication", self.course.replica.exposed_seconds() * beat.ticks)
         loss = loss_sum / max(1.0, valid)
@@ -220,7 +180,7 @@ class Run:
         self.course.note_read("train", beat.ticks * self.plan.batch)
         self._go_on_to(beat.told)
         self._report_progress(loss)
-        if self.group.leads and not beat.stop and now() - self.saved_at >= self.config.checkpoint.every_seconds:
+        if self.group.leads and not beat.stop and self.keeper.age >= self.config.checkpoint.every_seconds:
             self._save()
         self.pulse.restart()
         return beat.stop
@@ -230,8 +190,7 @@ class Run:
         left = self.budget.seconds_left
         if not self.group.leads or left is None:
             return 0
-        saving = self.clock.seconds()["checkpoint"] / max(1, self.saves)
-        return self.tempo.last_step(self.progress.step, seconds_left=left, saving=saving) or 0
+        return self.tempo.last_step(self.progress.step, seconds_left=left, saving=self.keeper.mean_seconds) or 0
 
     def _go_on_to(self, end: int) -> None:
         """All processes take the same line from the same step."""
@@ -283,7 +242,8 @@ class Run:
             named = {f"val/{name}": v for name, v in metrics.items()}
             progress.best = Best(value, progress.evaluated, progress.step, named)
             self.report.keep_best(f"val/{self.task.best_metric}", value, progress.evaluated)
-            self._save_best()
+            if self.group.leads:
+                self.keeper.save_best(progress.step)
         self.tempo.add_evaluation(now() - began)
         self.report.evaluation(
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
@@ -304,37 +264,15 @@ class Run:
     # --- Checkpoints and endings ---
 
     def _save(self) -> Saved:
-        """Rank 0's alone; the last one again if nothing has happened since."""
-        state = (self.progress.step, self.progress.evaluated)
-        if self.saved and self.saved_state == state:
-            return self.saved
-        self.progress.corrupt, self.progress.pace = self.corrupt.known(), self.pace.dump()
-        self.progress.seconds, self.saves = self.budget.used, self.saves + 1
-        with self.clock.spend("checkpoint"):
-            self.saved = self.checkpoints.save(
-                self.progress.step,
-                self.learner.tensors(),
-                self.learner.counters(self.progress),
-                identity=self.identity,
-                best_step=self.progress.best.step if self.progress.best else None,
-            )
-        self.saved_at, self.saved_state = now(), state
-        self._keep_checkpoint(self.saved)
-        self.report.event("saved", f"saved {self.saved.folder.name}", step=self.saved.step)
-        return self.saved
-
-    def _save_best(self) -> None:
-        if self.group.leads:
-            with self.clock.spend("checkpoint"):
-                self.checkpoints.save_best(self.progress.step, self.learner.best_tensors(), identity=self.identity)
-
-    def _keep_checkpoint(self, saved: Saved) -> None:
-        self.report.keep_checkpoint(f"checkpoints/{saved.folder.name}", saved.sha256, saved.step)
+        """Rank 0's alone."""
+        progress = self.progress
+        progress.corrupt, progress.pace, progress.seconds = self.corrupt.known(), self.pace.dump(), self.budget.used
+        return self.keeper.save(progress)
 
     def _save_for_all(self) -> None:
         """Save, and wait until rank 0 has: nobody leaves before the checkpoint is on the disk."""
         with self.clock.spend("checkpoint"):
-            self._keep_checkpoint(self.group.share(self._save))
+            self.keeper.tell(self.group.share(self._save))
 
     def leave(self) -> TerminationMessage:
         """A checkpoint, then out, in the way that was asked for; every process at the same step."""

@@ -1,0 +1,69 @@
+"""An optimizer step on one global batch: what this process does of it."""
+
+import torch
+
+from darkroom_api.v1alpha1.vision import Vision
+from darkroom_trainer.course import Course
+from darkroom_trainer.data.sampler import Plan, derive_seed, share
+from darkroom_trainer.feed import Feed
+from darkroom_trainer.host import Host
+from darkroom_trainer.optim import set_learning_rate
+from darkroom_trainer.state import Learner
+from darkroom_trainer.tasks.base import Batch
+
+
+class Stepper:
+    """sums: float64 [2] on the device, loss and valid samples of this process since they were last zeroed."""
+
+    def __init__(self, vision: Vision, host: Host, feed: Feed, plan: Plan, learner: Learner, course: Course) -> None:
+        self._vision, self._host, self._feed, self._plan = vision, host, feed, plan
+        self._learner, self._course = learner, course
+        self._share = share(plan.micro_batches, host.group.rank, host.group.world)
+        self._generator = torch.Generator()
+        self.sums = torch.zeros(2, dtype=torch.float64, device=host.group.device)
+
+    def take(self, step: int, learning_rate: float) -> None:
+        """Step number `step`, counted from 0."""
+        set_learning_rate(self._learner.optimizer, learning_rate)
+        statistics = self._course.statistics
+        statistics.begin_step()
+        for micro_batch in self._share or [None]:
+            self._backward(step, micro_batch, last=micro_batch is None or micro_batch == self._share[-1])
+        with self._host.clock.spend("communication"):
+            statistics.end_step(self._plan.micro_batches)
+        self._update()
+
+    def _backward(self, step: int, micro_batch: int | None, *, last: bool) -> None:
+        """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""
+        batch = None if micro_batch is None else self._next_batch()
+        seed = derive_seed(self._vision.seed, step, -1 if micro_batch is None else micro_batch)
+        torch.manual_seed(seed)  # of the device too: dropout is that of the micro-batch, wherever it is computed
+        self._generator.manual_seed(seed)
+        replica = self._course.replica
+        with replica.accumulating(last=last):
+            with self._feed.precision.autocast():
+                if batch is None:
+                    loss = replica.forward(None, self._generator)
+                else:
+                    with self._course.statistics.micro_batch():
+                        loss = replica.forward(batch, self._generator)
+            self._learner.scaler.scale(loss * (replica.loss_scale / self._plan.batch)).backward()
+        if batch is not None:
+            self.sums += torch.stack([loss.detach().double(), batch.valid.sum().double()])
+
+    def _next_batch(self) -> Batch:
+        with self._host.clock.spend("dataWait"):
+            batch = next(self._course.batches)
+        self._feed.corrupt.note("train", batch.corrupt)
+        return self._feed.place(batch)
+
+    def _update(self) -> None:
+        learner, clip = self._learner, self._vision.optimizer.clip_norm
+        if clip is not None:
+            learner.scaler.unscale_(learner.optimizer)
+            torch.nn.utils.clip_grad_norm_(learner.model.parameters(), float(clip))
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+        learner.optimizer.zero_grad()
+        if learner.ema:
+            learner.ema.update(learner.model)

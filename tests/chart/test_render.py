@@ -24,7 +24,7 @@ ALLOWED = {
     ("", "services"): {"get", "list", "watch", "create", "patch"},
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch"},
-    ("events.k8s.io", "events"): {"create"},
+    ("events.k8s.io", "events"): {"create", "patch"},
     ("kueue.x-k8s.io", "workloads"): {"list"},
     **{(f"scheduling.{group}", "podgroups"): {"get", "create"} for group in ("k8s.io", "volcano.sh", "x-k8s.io")},
 }

@@ -72,7 +72,7 @@ def test_out_of_memory_is_named(flowers):
     assert job.status["failure"]["reason"] == "OutOfMemory"
 
 
-def test_suspend_and_resume(flowers):
+def test_suspend_and_resume(flowers, kube, namespace):
     job = flowers(suspend=True)
     job.reaches("Suspended")
     assert job.pods(1) == []
@@ -85,6 +85,11 @@ def test_suspend_and_resume(flowers):
     eventually(lambda: job.status.get("attempt") == 2, what="second attempt")
     job.reaches("Running")
     assert job.status["restarts"] == 0
+    job.edit(suspend=True)
+    job.reaches("Suspended")
+    words = "suspending: waiting for the pods to save and leave"
+    (told,) = [event for event in kube.list("Event", namespace) if event["note"] == words]
+    assert told["series"]["count"] == 2, "the second time is counted in the first Event"
 
 
 def test_the_deadline_ends_it(flowers, kube, namespace):

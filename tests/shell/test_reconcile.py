@@ -258,13 +258,47 @@ def test_a_job_that_is_gone_is_forgotten(proxy, kube, namespace, flowers):
     assert (bench.result("conflict"), bench.result("gone")) == (1, 1)
 
 
-def test_the_same_words_are_told_once_in_ten_minutes(proxy, kube, namespace, flowers, caplog):
+def test_the_same_words_are_one_line_and_one_event_with_a_count(proxy, kube, namespace, flowers, caplog):
     words = Event("Warning", "Unschedulable", "0/4 nodes are available")
-    reconcile(proxy, namespace, flowers, lambda _: Plan(events=(words, words)), times=3)
+    bench = reconcile(proxy, namespace, flowers, lambda _: Plan(events=(words, words)), times=3)
     (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert line.getMessage() == "Unschedulable: 0/4 nodes are available"
     assert line.object["name"] == "flowers"
-    assert len([e for e in kube.list("Event", namespace) if e.get("reason") == "Unschedulable"]) == 1
+    (event,) = [e for e in kube.list("Event", namespace) if e.get("reason") == "Unschedulable"]
+    assert event["series"]["count"] == 6
+    assert event["series"]["lastObservedTime"] > event["eventTime"]
+    told = bench.metrics.registry.get_sample_value
+    assert told("darkroom_events_total", {"type": "Warning", "result": "created"}) == 1
+    assert told("darkroom_events_total", {"type": "Warning", "result": "counted"}) == 5
+
+
+def test_a_storm_of_events_ends_in_a_bounded_number_and_the_end_is_told(proxy, kube, namespace, flowers):
+    storm = [Event("Warning", "AttemptFailed", f"attempt {number} ended", "EndAttempt") for number in range(100)]
+    end = Event("Warning", "RestartsExhausted", "restarts exhausted", "Finish")
+    bench = reconcile(proxy, namespace, flowers, lambda _: Plan(events=(*storm, end)))
+    events = [e for e in kube.list("Event", namespace) if e["regarding"]["name"] == "flowers"]
+    assert len(events) == 10 + 1 + 1
+    (combined,) = [e for e in events if e["note"].startswith("(combined from similar events): attempt 10 ended")]
+    assert combined["series"]["count"] == 15, "the budget of 25 is spent; the others wait for the next write"
+    assert [e["note"] for e in events if e["reason"] == "RestartsExhausted"] == ["restarts exhausted"]
+    told = bench.metrics.registry.get_sample_value
+    assert told("darkroom_events_total", {"type": "Warning", "result": "kept_back"}) == 75
+
+
+def test_an_event_that_somebody_deleted_is_made_again(proxy, kube, namespace, flowers):
+    words = Event("Normal", "Queued", "no room")
+
+    def plan(_: Facts) -> Plan:
+        for event in kube.list("Event", namespace):
+            kube.delete("Event", namespace, event["metadata"]["name"])
+        return Plan(events=(words,))
+
+    bench = reconcile(proxy, namespace, flowers, plan, times=3)
+    (event,) = kube.list("Event", namespace)
+    assert event["series"]["count"] == 3
+    told = bench.metrics.registry.get_sample_value
+    assert told("darkroom_events_total", {"type": "Normal", "result": "failed"}) == 1
+    assert told("darkroom_events_total", {"type": "Normal", "result": "created"}) == 2
 
 
 def test_an_event_that_is_refused_harms_nothing(proxy, kube, namespace, flowers):

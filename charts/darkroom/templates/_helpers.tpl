@@ -75,7 +75,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, create]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  verbs: [create, patch] # patch: repeats are counted in the first
 {{- end -}}
 
 {{/* Names of the admission policies, each of which needs a binding. */}}

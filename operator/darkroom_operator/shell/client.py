@@ -159,10 +159,10 @@ class Client:
         """What the API server publishes about itself; tried once, for somebody waits for the answer."""
         return await self._request("GET", resource, path, tries=1)
 
-    async def merge(self, resource: Resource, namespace: str, name: str, patch: Body) -> Object:
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: Body, *, tries: int = TRIES) -> Object:
         """JSON merge patch; ApiError 409 if `patch` names a resourceVersion that is not the newest."""
         path, content = resource.path(namespace, name), "application/merge-patch+json"
-        return await self._request("PATCH", resource, path, body=patch, content=content, query=_AS_MANAGER)
+        return await self._request("PATCH", resource, path, body=patch, content=content, query=_AS_MANAGER, tries=tries)
 
     async def apply(self, resource: Resource, body: Body) -> Object:
         """Server-side apply as our field manager, taking over fields that others set."""

@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,6 +24,12 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
+
+
+def about(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra` of a line about an object."""
+    meta = body["metadata"]
+    return {"object": {"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}}
 
 
 def set_up(level: str, style: str) -> None:

@@ -133,6 +133,9 @@ class Metrics:
         self.reports = Counter(
             "darkroom_live_reports", "Live reports of training pods, by what became of them", ["result"], registry=here
         )
+        self.events = Counter(
+            "darkroom_events", "Events about our objects, by what became of them", ["type", "result"], registry=here
+        )
         self.certificate_expiry = Gauge(
             "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
         )

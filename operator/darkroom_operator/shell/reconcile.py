@@ -3,20 +3,18 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from darkroom_api import names
 from darkroom_api.v1alpha1.scheduling import Gang
 from darkroom_operator.core.training_job.queueing import suspended_job
-from darkroom_operator.core.types import Body, Children, Delete, Event, Facts, Patch, Plan, Refusal
+from darkroom_operator.core.types import Body, Children, Delete, Facts, Patch, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.client import (
     BY_KIND,
-    EVENTS,
     TRAINING_JOBS,
     WORKLOADS,
     ApiError,
@@ -25,14 +23,15 @@ from darkroom_operator.shell.client import (
     resource_of,
 )
 from darkroom_operator.shell.discovery import Discovery
+from darkroom_operator.shell.events import Teller
 from darkroom_operator.shell.inbox import Inbox
+from darkroom_operator.shell.log import about
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.store import Store
 
 log = logging.getLogger(__name__)
-EVENT_MEMORY, EVENT_SECONDS = 2000, 600.0
 
 
 class Caches:
@@ -84,8 +83,7 @@ class Actor(ABC):
         self, client: Client, store: Store, metrics: Metrics, *, reporter: str, leads: Callable[[], bool] = lambda: True
     ) -> None:
         self._client, self._store, self._metrics = client, store, metrics
-        self._reporter, self._leads = reporter, leads
-        self._told: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
+        self._leads, self._teller = leads, Teller(client, metrics, reporter)
         self.queue: KeyedQueue[Key]
 
     @abstractmethod
@@ -167,7 +165,7 @@ class Actor(ABC):
                 raise
             return await self._refused(body, desired, error)
         self._took(stored)
-        log.info("%s %s", "created" if create else "applied", _words(desired), extra=_reference(body))
+        log.info("%s %s", "created" if create else "applied", _words(desired), extra=about(body))
         return None
 
     async def _refused(self, body: Body, desired: Body, error: ApiError) -> Refusal | None:
@@ -197,21 +195,21 @@ class Actor(ABC):
                 raise
             return
         self._took(stored)
-        log.info("changed %s %s", change.kind, change.name, extra=_reference(body))
+        log.info("changed %s %s", change.kind, change.name, extra=about(body))
 
     async def _delete(self, body: Body, target: Delete) -> None:
         """Foreground for Jobs: the Job stays until its pods are gone, which is how the next look knows."""
         propagation = "Foreground" if target.kind == "Job" else "Background"
         namespace = body["metadata"]["namespace"]
         await self._client.delete(BY_KIND[target.kind], namespace, target.name, uid=target.uid, propagation=propagation)
-        log.info("deleted %s %s", target.kind, target.name, extra=_reference(body))
+        log.info("deleted %s %s", target.kind, target.name, extra=about(body))
 
     async def _finish(self, key: Key, body: Body, decision: Plan, *, refused: bool) -> str:
         """Store the status, then tell the events, then set the alarm."""
         if not await self._store_status(key, body, decision):
             return "conflict"
         for event in decision.events:
-            await self._tell(body, event)
+            await self._teller.tell(body, event)
         if refused:
             self.queue.add_failed(key)
             return "refused"
@@ -245,22 +243,6 @@ class Actor(ABC):
             if error.code != 404:
                 raise
             self._store.remove(key, body["metadata"]["uid"])
-
-    async def _tell(self, body: Body, event: Event) -> None:
-        """To the log and, best effort, as an Event; not the same words about the same object twice in ten minutes."""
-        now, identity = datetime.now(UTC), (body["metadata"]["uid"], event.reason, event.note)
-        before = self._told.get(identity)
-        if before and (now - before).total_seconds() < EVENT_SECONDS:
-            return
-        self._told[identity] = now
-        while len(self._told) > EVENT_MEMORY:
-            self._told.popitem(last=False)
-        level = logging.WARNING if event.type == "Warning" else logging.INFO
-        log.log(level, "%s: %s", event.reason, event.note, extra=_reference(body))
-        try:
-            await self._client.create(EVENTS, _event(body, event, now, self._reporter), tries=1)
-        except ApiError as error:
-            log.info("an event could not be told: %s", error, extra=_reference(body))
 
 
 class Reconciler(Actor):
@@ -324,33 +306,5 @@ class Reconciler(Actor):
         self._metrics.count_changes(body, old, new)
 
 
-def _event(body: Body, event: Event, now: datetime, reporter: str) -> dict[str, Any]:
-    meta = body["metadata"]
-    return {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"generateName": f"{meta['name']}-", "namespace": meta["namespace"]},
-        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "type": event.type,
-        "reason": event.reason,
-        "action": event.action,
-        "note": event.note,
-        "reportingController": names.CONTROLLER,
-        "reportingInstance": reporter[:128],
-        "regarding": {
-            "apiVersion": names.API_VERSION,
-            "kind": body["kind"],
-            "name": meta["name"],
-            "namespace": meta["namespace"],
-            "uid": meta["uid"],
-        },
-    }
-
-
 def _words(desired: Body) -> str:
     return f"{desired['kind']} {desired['metadata']['name']}"
-
-
-def _reference(body: Body) -> dict[str, Any]:
-    meta = body["metadata"]
-    return {"object": {"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}}

@@ -15,7 +15,7 @@ from localcluster.control_plane import AUDIT_LOG, COMPONENTS, ControlPlane, loop
 from localcluster.errors import ClusterError
 from localcluster.locks import exclusive
 from localcluster.node import DAEMONS, LOSS_SECONDS, Node, image_stores
-from localcluster.paths import clusters_home
+from localcluster.paths import clusters_home, name_on_host
 from localcluster.pki import Authority
 from localcluster.processes import Processes
 from localcluster.progress import Report, Steps
@@ -35,6 +35,7 @@ class Cluster:
         if _NAME.fullmatch(name) is None:
             raise ClusterError(f"cluster name {name!r}: at most 20 of a-z, 0-9 and -, and it starts with a letter")
         self.name = name
+        self._host_name = name_on_host(name)
         self.state = clusters_home() / name
         self._report = report
         self._processes = Processes(self.state)
@@ -93,7 +94,7 @@ class Cluster:
         with self._lock():
             self._clear(f"removing cluster {self.name}")
             if purge:
-                shutil.rmtree(image_stores(self.name), ignore_errors=True)
+                shutil.rmtree(image_stores(self._host_name), ignore_errors=True)
 
     def is_up(self) -> bool:
         """Whether `up` got to its end, every daemon runs and the API server says that it is ready."""
@@ -162,7 +163,7 @@ class Cluster:
     def _start(self, size: Size, tools: Path, steps: Steps, *, audit: bool, gangs: bool) -> None:
         self.state.mkdir(parents=True)
         if size.kind is Kind.REAL:
-            record = real.claim_network(self.name, self.state, size)
+            record = real.claim_network(self._host_name, self.state, size)
             steps("network")
         else:
             record = Record(size, loopback_endpoint())
@@ -171,9 +172,9 @@ class Cluster:
         plane = ControlPlane(self.state, tools, record.endpoint)
         plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None, audit=audit, gangs=gangs)
         if size.kind is Kind.REAL:
-            real.start_nodes(plane, real.nodes(self.name, self.state, tools, record), steps)
-            addons.start_dns(self.state, tools, plane, real.network(self.name, record))
-            addons.await_dns(self.state, real.network(self.name, record))
+            real.start_nodes(plane, real.nodes(self._host_name, self.state, tools, record), steps)
+            addons.start_dns(self.state, tools, plane, real.network(self._host_name, record))
+            addons.await_dns(self.state, real.network(self._host_name, record))
             steps("DNS")
         elif size.kind is Kind.KWOK:
             addons.start_kwok(self.state, tools, plane, size.count)
@@ -187,7 +188,7 @@ class Cluster:
             return
         self._report(why)
         self._processes.kill()
-        real.clear(self.name, self.state)
+        real.clear(self._host_name, self.state)
         volumes.unlock(self.state / "volumes")
         shutil.rmtree(self.state)
 
@@ -197,7 +198,7 @@ class Cluster:
             raise ClusterError(
                 f"cluster {self.name} has no real node (--nodes {record.size}): nothing there runs images"
             )
-        return real.nodes(self.name, self.state, self.bin, record)
+        return real.nodes(self._host_name, self.state, self.bin, record)
 
     def _real_node(self, name: str) -> Node:
         for node in self._real_nodes():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+
+_STATE = ".local/state"
 
 
 def _home(variable: str, fallback: str) -> Path:
@@ -19,4 +22,13 @@ def cache_home() -> Path:
 
 def clusters_home() -> Path:
     """One folder a cluster, deleted by `down`."""
-    return _home("XDG_STATE_HOME", ".local/state") / "darkroom" / "clusters"
+    return _home("XDG_STATE_HOME", _STATE) / "darkroom" / "clusters"
+
+
+def name_on_host(cluster: str) -> str:
+    """What network namespaces, cgroups and image stores of a cluster are called: they are the host's, and another state
+    home may have a cluster of the same name."""
+    home = clusters_home()
+    if home == Path.home() / _STATE / "darkroom" / "clusters":
+        return cluster
+    return f"{cluster}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:6]}"

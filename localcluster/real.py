@@ -12,7 +12,7 @@ from localcluster.errors import ClusterError
 from localcluster.locks import exclusive
 from localcluster.network import Network
 from localcluster.node import Node
-from localcluster.paths import clusters_home
+from localcluster.paths import cache_home
 from localcluster.progress import Steps
 from localcluster.record import Kind, Record, Size
 
@@ -29,7 +29,7 @@ def check_host() -> None:
 
 def claim_network(cluster: str, state: Path, size: Size) -> Record:
     """Take a free network and lay it out; written down first, so that it is found after a kill."""
-    with exclusive(clusters_home() / ".network.lock"):
+    with exclusive(_networks()):
         number = networks.free_number()
         network = Network(cluster, number)
         endpoint = Endpoint(network.gateway, 6443, (2379, 2380), network.control_plane)
@@ -43,6 +43,11 @@ def network(cluster: str, record: Record) -> Network:
     if record.network is None:
         raise ClusterError(f"cluster {cluster} has no network of its own (--nodes {record.size})")
     return Network(cluster, record.network)
+
+
+def _networks() -> Path:
+    """The lock on what the clusters of all state homes share: the host's links."""
+    return cache_home() / ".network.lock"
 
 
 def nodes(cluster: str, state: Path, tools: Path, record: Record) -> list[Node]:
@@ -65,7 +70,7 @@ def clear(cluster: str, state: Path) -> None:
     record = Record.load(state)
     if record is None or record.size.kind is not Kind.REAL:
         return
-    with exclusive(clusters_home() / ".network.lock"):
+    with exclusive(_networks()):
         for node in nodes(cluster, state, Path(), record):
             node.clear()
         network(cluster, record).remove(record.size.count)

@@ -12,6 +12,7 @@ import pytest
 
 from localcluster import Cluster, ClusterError, mounts
 from localcluster.node import image_stores
+from localcluster.paths import name_on_host
 from localcluster.processes import Processes
 from localcluster.record import Record
 from tests.localcluster.manifests import pod
@@ -39,7 +40,7 @@ def removed_at_the_end(name: str) -> Iterator[Cluster]:
 
 def traces(name: str) -> list[str]:
     """Everything of a cluster that the host still has."""
-    cluster = Cluster(name)
+    cluster, name = Cluster(name), name_on_host(name)
     found = [f"process {pid}" for pid in Processes(cluster.state).pids()]
     found += [f"mount {point}" for home in (cluster.state, image_stores(name)) for point in mounts.below(home)]
     folders = [Path("/run/netns").glob(f"darkroom.{name}*"), Path("/var/lib/cni/results").glob(f"darkroom.{name}.*")]
@@ -161,7 +162,7 @@ def test_two_side_by_side_and_the_image_store_outlives_its_cluster(busybox: Path
         assert status["phase"] == "Running"
         assert status["containerStatuses"][0]["restartCount"] == 0, "the other cluster's kubelet touched nothing"
         left.down(purge=True)
-        assert not image_stores("lc-left").exists()
+        assert not image_stores(name_on_host("lc-left")).exists()
         assert right.is_up()
 
 

@@ -14,6 +14,7 @@ from localcluster import Cluster, ClusterError, StartError, images, mounts, pack
 from localcluster.binaries import ALL, KUEUE, MODULES
 from localcluster.control_plane import Endpoint
 from localcluster.errors import tail
+from localcluster.paths import name_on_host
 from localcluster.processes import Processes
 from localcluster.record import Kind, Record, Size
 
@@ -42,6 +43,17 @@ def test_size_that_makes_no_sense(text: str) -> None:
 def test_name_that_does_not_fit_into_file_and_link_names(name: str) -> None:
     with pytest.raises(ClusterError, match="cluster name"):
         Cluster(name)
+
+
+def test_a_cluster_of_the_same_name_in_another_state_home_has_a_name_of_its_own_on_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert name_on_host("demo") == "demo"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
+    one = name_on_host("demo")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "two"))
+    assert len({"demo", one, name_on_host("demo")}) == 3
 
 
 def test_record_survives_the_disk(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_without_the_secret_for_its_certificate_it_works_and_pods_get_no_address
     served(kube, namespace)
     (container,) = kube.get("Job", namespace, "flowers-1")["spec"]["template"]["spec"]["containers"]
     assert names.ENV_REPORT_URL not in {variable["name"] for variable in container["env"]}
-    assert "no certificate for live reports, which training does without" in operator.log.read_text()
+    told = "no certificate for live reports, which training does without"
+    eventually(lambda: told in operator.log.read_text(), what="a warning; the leader tries beside its first jobs")
 
 
 def test_a_wrong_variable_is_named(start):

@@ -29,6 +29,12 @@ REPORTS_PORT_NAME = "reports"  # of the operator's container, for live reports
 # --- What other systems read on our objects, in their words. ---
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"  # label of a Job: the LocalQueue; Kueue's webhook then creates it suspended
 KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"  # label of a Job: the WorkloadPriorityClass
+KUEUE_MIN_PARALLELISM = (
+    "kueue.x-k8s.io/job-min-parallelism"  # annotation of a Job: how few pods it may be admitted with
+)
+KUEUE_COMPLETIONS = (
+    "kueue.x-k8s.io/job-completions-equal-parallelism"  # annotation of a Job: it then ends with that many too
+)
 KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"  # label of Kueue's Workload: whose it is
 KUEUE_REQUIRED_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"  # annotation of pods: label of nodes
 KUEUE_PREFERRED_TOPOLOGY = "kueue.x-k8s.io/podset-preferred-topology"

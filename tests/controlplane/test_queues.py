@@ -102,6 +102,28 @@ def test_admission_preemption_and_readmission(flowers, queue, kube, namespace):
     assert {"Queued", "AttemptDisrupted"} <= told
 
 
+def test_an_elastic_job_is_admitted_with_what_there_is_room_for(flowers, queue, cluster, kube, namespace):
+    for claim in ("digits", "runs"):
+        cluster.volume(claim, namespace=namespace)
+    queue(cpu="300m")  # room for three pods
+    job = flowers(
+        **queued(),
+        container=None,
+        vision={"data": {"claim": "digits"}, "model": {"architecture": "resnet18"}},
+        checkpoint={"claim": "runs"},
+        numNodes=None,
+        elastic={"minNodes": 2, "maxNodes": 4},
+    )
+    job.reaches("Running", within=PATIENCE)
+    eventually(lambda: job.status["nodes"] == "3/4", what=f"three of four nodes: {job.status}")
+    made = kube.get("Job", namespace, "flowers-1")["spec"]
+    assert (made["parallelism"], made["completions"]) == (3, 3)
+    assert "queue 'vision' had room for 3" in job.condition("Ready")[2]
+    assert len(job.pods(1)) == 3
+    job.end(1, 0, 0, 0)
+    assert job.reaches("Complete", within=PATIENCE)["restarts"] == 0
+
+
 def test_a_queue_that_is_made_later(flowers, queue):
     job = flowers(**queued())
     job.reaches("Stalled", within=PATIENCE)

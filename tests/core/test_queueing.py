@@ -10,6 +10,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.gangs import times
 from darkroom_operator.core.training_job.queueing import APIS, Obstacle, choose
+from darkroom_operator.core.training_job.status import PODS_DUE_SECONDS
 from tests.core.world import VISION, World
 
 ALL = {gang.value: versions[0][0] for gang, versions in APIS.items()}
@@ -85,6 +86,34 @@ def test_a_job_in_a_queue_says_so_and_why():
     assert world.condition("Reconciling") == ("True", names.REASON_QUEUED)
     assert (world.status["attempts"][0]["gang"], world.status["attempts"][0]["queue"]) == ("Kueue", "vision")
     assert [event.reason for event in world.events] == ["AttemptStarted", "Queued"]
+
+
+def test_an_elastic_job_is_admitted_with_what_there_is_room_for():
+    world = queued(numNodes=None, elastic={"minNodes": 2, "maxNodes": 4}, checkpoint={"claim": "runs"})
+    notes = world.jobs["flowers-1"]["metadata"]["annotations"]
+    assert (notes[names.KUEUE_MIN_PARALLELISM], notes[names.KUEUE_COMPLETIONS]) == ("2", "true")
+    world.jobs["flowers-1"]["spec"] |= {"parallelism": 3, "completions": 3}  # Kueue's doing
+    world.admit("flowers-1")
+    world.run("flowers-1", 0, 1, 2)
+    world.wait(PODS_DUE_SECONDS + 1)
+    world.settle()
+    assert (world.status["state"], world.status["nodes"]) == ("Running", "3/4")
+    assert world.ready_message.endswith("3 of 4 nodes run, 2 are enough; queue 'vision' had room for 3")
+
+
+def test_pods_that_a_queue_had_no_room_for_are_not_missed():
+    world = queued(numNodes=None, elastic={"minNodes": 2, "maxNodes": 4}, checkpoint={"claim": "runs"})
+    world.jobs["flowers-1"]["spec"] |= {"parallelism": 2, "completions": 2}
+    world.admit("flowers-1")
+    world.run("flowers-1", 0)
+    world.wait(PODS_DUE_SECONDS + 1)
+    world.settle()
+    assert world.condition("Ready") == ("False", names.REASON_PENDING)
+
+
+def test_a_job_of_a_fixed_size_is_never_admitted_in_part():
+    notes = queued().jobs["flowers-1"]["metadata"]["annotations"]
+    assert names.KUEUE_MIN_PARALLELISM not in notes
 
 
 def test_it_is_looked_at_less_and_less_often():

@@ -14,12 +14,14 @@ POD_GROUPS = (Gang.VOLCANO, Gang.COSCHEDULING, Gang.NATIVE)
 Object = dict[str, Any]
 
 
-def join(job: Object, scheduling: Scheduling, gang: Gang) -> None:
+def join(job: Object, scheduling: Scheduling, gang: Gang, *, least_nodes: int) -> None:
     """Mark a Job, and the template of its pods. A PodGroup has the Job's name; until it is there, no pod is scheduled."""
     meta, template = job["metadata"], job["spec"]["template"]
     group = meta["name"]
     if gang == Gang.KUEUE:
         _queue(meta, template, scheduling)
+        if least_nodes < job["spec"]["parallelism"]:
+            _admit_in_part(meta, least_nodes)
     elif gang == Gang.VOLCANO:
         template["metadata"].setdefault("annotations", {})[names.VOLCANO_POD_GROUP] = group
         template["spec"].setdefault("schedulerName", VOLCANO_SCHEDULER)
@@ -40,6 +42,12 @@ def _queue(meta: Object, template: Object, scheduling: Scheduling) -> None:
         required = topology.mode == TopologyMode.REQUIRED
         note = names.KUEUE_REQUIRED_TOPOLOGY if required else names.KUEUE_PREFERRED_TOPOLOGY
         template["metadata"].setdefault("annotations", {})[note] = topology.key
+
+
+def _admit_in_part(meta: Object, least_nodes: int) -> None:
+    """Kueue may lower parallelism to what there is room for; completions go with it, or the last ranks would never come."""
+    notes = {names.KUEUE_MIN_PARALLELISM: str(least_nodes), names.KUEUE_COMPLETIONS: "true"}
+    meta.setdefault("annotations", {}).update(notes)
 
 
 def pod_group(

@@ -140,7 +140,7 @@ def job(
             **(_elasticity() if spec.elastic else {}),
         },
     }
-    gangs.join(made, spec.scheduling or Scheduling(), gang)
+    gangs.join(made, spec.scheduling or Scheduling(), gang, least_nodes=spec.least_nodes)
     return made
 
 

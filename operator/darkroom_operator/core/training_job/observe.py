@@ -85,6 +85,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None = None
     """When the Job controller began to make pods; anew after each time that the Job itself was suspended."""
+    parallelism: int | None = None
+    """How many pods it asks for: a queue may have admitted fewer than the spec says."""
     suspended: bool = False
     """By a queueing system: the operator never suspends a Job."""
     queue: str | None = None
@@ -101,6 +103,10 @@ class Job:
     ended_at: datetime | None = None
     reason: str = ""
     message: str = ""
+
+    def asks_for(self, nodes: int) -> int:
+        """How many pods will come of the `nodes` that the spec says."""
+        return nodes if self.parallelism is None else min(nodes, self.parallelism)
 
     @property
     def due_from(self) -> datetime | None:
@@ -266,6 +272,7 @@ def _job(body: Body) -> Job:
         attempt=attempt_of(body) or 0,
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
+        parallelism=(body.get("spec") or {}).get("parallelism"),
         suspended=bool((body.get("spec") or {}).get("suspend")),
         queue=meta.get("labels", {}).get(names.KUEUE_QUEUE),
         gang=meta.get("annotations", {}).get(names.ANNOTATION_GANG),

@@ -265,7 +265,7 @@ def _under_way(seen: Observed, spec: TrainingJobSpec, record: Record) -> Plan | 
     ]
     if queued and job:
         waits.append(queueing.next_look(seen, job))
-    elif healthy and job and job.due_from and len(seen.current_pods(record.running.number)) < spec.nodes:
+    elif healthy and job and job.due_from and len(seen.current_pods(record.running.number)) < job.asks_for(spec.nodes):
         waits.append(status.PODS_DUE_SECONDS - (seen.now - job.due_from).total_seconds())
     wait = min((seconds for seconds in waits if seconds is not None and seconds > 0), default=None)
     return _say(

@@ -98,14 +98,19 @@ def of_attempt(seen: Observed, spec: TrainingJobSpec, attempt: Attempt) -> Phase
         return stopping(why or f"attempt {attempt.number}: {words}")
     up = sum(pod.up and not pod.departed and not pod.leaving for pod in pods)
     if up >= spec.least_nodes:
-        nodes = (
-            "every node runs" if up >= spec.nodes else f"{up} of {spec.nodes} nodes run, {spec.least_nodes} are enough"
-        )
+        some = f"{up} of {spec.nodes} nodes run, {spec.least_nodes} are enough"
+        nodes = "every node runs" if up >= spec.nodes else some + _admitted(spec, job)
         return Phase("Running", names.REASON_RUNNING, f"attempt {attempt.number}: {nodes}", ready=True)
     for check in (_cannot_start, _cannot_be_scheduled):
         if phase := check(seen, pods):
             return phase
     return _pods_missing(seen, spec, job, pods) or pending(f"attempt {attempt.number}: {up} of {spec.nodes} nodes run")
+
+
+def _admitted(spec: TrainingJobSpec, job: Job) -> str:
+    """That its queue had no room for more, of an elastic job."""
+    asked = job.asks_for(spec.nodes)
+    return f"; queue {job.queue!r} had room for {asked}" if asked < spec.nodes else ""
 
 
 def _ending(job: Job, pods: list[Pod], spec: TrainingJobSpec) -> str | None:
@@ -153,9 +158,10 @@ def _cannot_be_scheduled(_: Observed, pods: list[Pod]) -> Phase | None:
 
 def _pods_missing(seen: Observed, spec: TrainingJobSpec, job: Job, pods: list[Pod]) -> Phase | None:
     due = job.due_from
-    if len(pods) >= spec.nodes or due is None or (seen.now - due).total_seconds() < PODS_DUE_SECONDS:
+    asked = job.asks_for(spec.nodes)
+    if len(pods) >= asked or due is None or (seen.now - due).total_seconds() < PODS_DUE_SECONDS:
         return None
-    made = f"{len(pods)} of {spec.nodes} pods were made" if pods else "no pod was made"
+    made = f"{len(pods)} of {asked} pods were made" if pods else "no pod was made"
     message = f"{made} for Job {job.name}: a quota, pod security or a policy refuses it; see its events"
     return pending(message, names.REASON_PODS_NOT_CREATED)
 

@@ -711,6 +711,8 @@ RECIPE = [
     no("seed: one more", vision__seed=2147483648),
     no("deterministic as a word", vision__deterministic="true"),
     no("deterministic as a number", vision__deterministic=1),
+    ok("summary", vision__summary={"html": False, "tensorBoard": True}),
+    no("summary: unknown", "pdf", vision__summary={"pdf": True}),
 ]
 
 _ACTIONS = ("Restart", "RestartForFree", "Fail")

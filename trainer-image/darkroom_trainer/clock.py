@@ -39,7 +39,7 @@ class Clock:
 
     There is always one open bucket; `spend` opens another for a while. Nothing is ever outside, so the sum is the wall
     clock by construction. `turned` is called with the bucket whenever one is opened: a sign of life. `spent`: seconds
-    before `start` that count too.
+    before `start` that count too; they are kept as `carried`.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Clock:
         spent: Mapping[str, float] | None = None,
     ) -> None:
         self._now, self._turned = now, turned
-        self._totals = dict.fromkeys(TIME_BUCKETS, 0.0) | dict(spent or {})
+        self.carried = dict(spent or {})
+        self._totals = dict.fromkeys(TIME_BUCKETS, 0.0) | self.carried
         self._bucket, self._since = bucket, start
         self.start = start
 

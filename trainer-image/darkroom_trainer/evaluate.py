@@ -10,6 +10,7 @@ from darkroom_trainer.data.sampler import EvaluationBatches
 from darkroom_trainer.features import Features
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.parallel import Pulse
+from darkroom_trainer.summary.review import Reviewer
 from darkroom_trainer.tasks.base import ImageSet
 
 
@@ -21,6 +22,8 @@ class Evaluator:
 
     def __init__(self, feed: Feed, *, batch: int) -> None:
         self._feed, self._batch = feed, batch
+        self.reviewer = Reviewer()
+        """Of the newest evaluation."""
 
     @torch.inference_mode()
     def measure(
@@ -31,6 +34,7 @@ class Evaluator:
         `model` is left in evaluation mode. Every process must call this at the same place.
         """
         model.eval()
+        self.reviewer = Reviewer()
         totals = self._feed.task.new_totals(self._feed.group.device)
         if not self._count(model, split, images, totals, stop):
             return None
@@ -50,10 +54,12 @@ class Evaluator:
         pulse, nothing = Pulse(self._feed.group), torch.zeros(0, device=device)
         for round_ in range(batches.rounds):
             if round_ < len(batches):
-                batch = next(loader)
+                batch = self._feed.place(next(loader))
                 self._feed.corrupt.note(split, batch.corrupt)
                 with self._feed.precision.autocast():
-                    self._feed.task.evaluate(model, self._feed.place(batch), totals)
+                    verdicts = self._feed.task.evaluate(model, batch, totals)
+                if verdicts:
+                    self.reviewer.add(batches[round_], verdicts, batch.valid)
             self._feed.alive()
             if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
                 return False

@@ -1,7 +1,8 @@
-"""The model that a run leaves behind: weights and what one must know to use them, in two files.
+"""The model that a run leaves behind: weights and what one must know to use them.
 
 model/model.safetensors   the weights, plain tensors that any tool reads
 model/model.json          network, classes, preprocessing, metrics, and the weights' SHA-256
+model/README.md           the same for people: the model card
 """
 
 import json
@@ -23,17 +24,22 @@ from darkroom_trainer.weights import copy_into, file_digest
 
 FORMAT = 1
 """Raised when an older reader could misread model.json."""
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "README.md"
 
 
-def export_model(model: nn.Module, folder: Path, *, description: dict[str, Any], metrics: dict[str, float]) -> Artifact:
-    """Write both files into `folder`, which is `model/` of the run's folder, and name the weights.
+def export_model(
+    model: nn.Module, folder: Path, *, description: dict[str, Any], metrics: dict[str, float], card: str = ""
+) -> Artifact:
+    """Write the files into `folder`, which is `model/` of the run's folder, and name the weights.
 
-    `model` is the bare network, on any device; `description` is `Task.describe()`. Each file is replaced as a whole; a
-    crash between the two is noticed on loading, by the digest. Raises StorageError with the folder's name.
+    `model` is the bare network, on any device; `description` is `Task.describe()`, `card` the
+    text of README.md. Each file is replaced as a whole; a
+    crash between the first two is noticed on loading, by the digest. Raises StorageError with the folder's name.
     """
     try:
         digest = _write(model, folder, description, metrics)
+        if card:
+            _replace(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
     except (OSError, SafetensorError) as error:
         why = "no space left on its volume" if is_full(error) else getattr(error, "strerror", None) or error
         raise StorageError(f"the model could not be written to {folder}: {why}") from error

@@ -5,6 +5,7 @@ No torch here: the launcher imports this module too.
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from darkroom_api.report import Artifact, Best, ExitCode, Metric, Reason, TerminationMessage
 
-if TYPE_CHECKING:  # it needs torch
+if TYPE_CHECKING:  # they need torch
     from darkroom_trainer.data.sampler import Plan
+    from darkroom_trainer.summary.bar import Bar
+    from darkroom_trainer.summary.board import Board
 
 METRICS_FILE = "metrics.jsonl"
 _MOST_METRICS = 16  # of TerminationMessage.metrics
@@ -84,9 +87,14 @@ class Reporter:
         self._path = run_dir / METRICS_FILE if run_dir and speaks else None
         self._speaks = speaks
         self._last_line = float("-inf")
+        self._bar = _bar() if speaks else None
+        self.board: Board | None = None
+        """TensorBoard's files, where somebody wants them."""
 
     def say(self, text: str) -> None:
-        if self._speaks:
+        if self._bar:
+            self._bar.say(text)
+        elif self._speaks:
             print(text, flush=True)
 
     def opening(self, plan: "Plan", *, world: int, device: str, workers: int) -> None:
@@ -102,12 +110,17 @@ class Reporter:
             )
 
     def progress(self, *, metrics: Mapping[str, float], always: bool = False, **facts: Any) -> bool:
-        """One interval of training, at most every few seconds; whether it was reported."""
+        """One interval of training, at most every few seconds; whether it was reported. A progress bar has all of them."""
+        if self._bar:
+            self._bar.show(facts["step"], facts["steps"], progress_line(facts, metrics, steps=False))
         if not always and time.monotonic() - self._last_line < _LINE_SECONDS:
             return False
         self._last_line = time.monotonic()
         self._append({"event": "progress", **facts, "metrics": metrics})
-        self.say(progress_line(facts, metrics))
+        if self.board:
+            self.board.progress(facts["step"], facts, metrics)
+        if not self._bar:
+            self.say(progress_line(facts, metrics))
         return True
 
     def evaluation(
@@ -116,14 +129,27 @@ class Reporter:
         """Metrics of a whole split, by names without its prefix."""
         named = {f"{split}/{name}": value for name, value in metrics.items()}
         self._append({"event": "evaluation", "epoch": epoch, "step": step, "best": best, "metrics": named})
+        if self.board:
+            self.board.evaluation(step, named)
         figures = "  ".join(f"{name} {value:.4f}" for name, value in named.items())
         self.say(f"epoch {epoch}  {figures}  ({seconds:.1f} s){'  best so far' if best else ''}")
         self.keep_metrics(named)
 
     def event(self, event: str, text: str, **facts: Any) -> None:
         """Something that happens once: resumed, saved, skipped files."""
-        self._append({"event": event, **facts})
+        self.note(event, **facts)
         self.say(text)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """For metrics.jsonl alone."""
+        self._append({"event": event, **facts})
+
+    def close(self) -> None:
+        """Before the process ends."""
+        if self._bar:
+            self._bar.close()
+        if self.board:
+            self.board.close()
 
     def keep_metrics(self, named: Mapping[str, float]) -> None:
         """Into the message: test before val before train, where there is no room for all."""
@@ -145,17 +171,26 @@ class Reporter:
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+                file.write(json.dumps({"at": round(time.time(), 3), **line}) + "\n")
         except OSError as error:
             self.say(f"{self._path} cannot be written ({error.strerror}); training goes on without it")
             self._path = None
 
 
-def progress_line(facts: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+def _bar() -> "Bar | None":
+    """For who looks on: both streams end in a terminal. In a pod's log there are lines instead."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return None
+    from darkroom_trainer.summary.bar import Bar
+
+    return Bar()
+
+
+def progress_line(facts: Mapping[str, Any], metrics: Mapping[str, float], *, steps: bool = True) -> str:
     """`epoch 3/30  step 210/2100  loss 0.412  lr 0.081  812 img/s  eta 41 s`."""
     parts = [
         f"epoch {facts['epoch']}/{facts['epochs']}",
-        f"step {facts['step']}/{facts['steps']}",
+        *([f"step {facts['step']}/{facts['steps']}"] if steps else []),
         f"loss {metrics['train/loss']:.4g}",
         f"lr {facts['learningRate']:.3g}",
     ]

@@ -28,6 +28,7 @@ _MAY_CHANGE = {
     "model.weights.path",
     "model.weights.name",
     "transfer.cacheFeatures.claim",
+    "summary",
 }
 """Fields of `vision` that do not change what is learned, or that are found to be the same by what they point to."""
 

@@ -26,6 +26,9 @@ from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
 from darkroom_trainer.step import Stepper
+from darkroom_trainer.summary.board import Board
+from darkroom_trainer.summary.card import model_card
+from darkroom_trainer.summary.summary import Summary
 from darkroom_trainer.tasks.base import Task
 from darkroom_trainer.tempo import Tempo
 
@@ -120,6 +123,9 @@ class Run:
         self.pulse = Pulse(self.group)
         self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
         self.evaluated_step: int | None = None
+        self.summary = Summary(
+            Path(self.config.run_dir), self.splits, speaks=self.group.leads and self.vision.summary.html
+        )
 
     def _announce(self, resumed: Saved | None) -> None:
         plan, progress, message = self.plan, self.progress, self.host.message
@@ -129,6 +135,18 @@ class Run:
             progress.worlds.append([progress.step, self.group.world])
         device = torch.cuda.get_device_name(self.group.device) if self.group.device.type == "cuda" else "CPU"
         self.report.opening(plan, world=self.group.world, device=device, workers=self.workers)
+        if self.group.leads and self.vision.summary.tensor_board:
+            self.report.board = Board(Path(self.config.run_dir), step=progress.step)
+        self.report.note(
+            "started",
+            step=progress.step,
+            world=self.group.world,
+            device=device,
+            carried=self.clock.carried,
+            pricePerHour=self.config.price_per_hour,
+            currency=self.config.currency,
+            recipe=self.vision.to_wire(),
+        )
         if resumed:
             message.resumed_step = progress.step
             self.keeper.resumed(resumed, progress)
@@ -248,10 +266,18 @@ class Run:
         self.report.evaluation(
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
         )
+        self._review("val", progress.evaluated, best=better)
         self.host.publish()
         self.host.tell(None)
         self.pulse.restart()
         return True
+
+    def _review(self, split: str, epoch: int, *, best: bool) -> None:
+        """What the evaluation just made found wrong, for the summary."""
+        classes = self.task.describe().get("classes", [])
+        review = self.evaluator.reviewer.review(split, epoch, classes, self.group) if best else None
+        with self.clock.spend("other"):
+            self.summary.evaluated(review, best=best)
 
     def _evaluate(self, split: str) -> dict[str, float] | None:
         with self.clock.spend("evaluation"):
@@ -314,18 +340,27 @@ class Run:
             if test is None:
                 return self.leave()
             self.report.evaluation("test", test, epoch=best.epoch, step=best.step, best=False, seconds=now() - began)
+            self._review("test", best.epoch, best=True)
             metrics = {f"test/{name}": value for name, value in test.items()} | metrics
         self.report.keep_metrics(metrics)
         with self.clock.spend("other"):
-            self.host.message.model = self.group.share(lambda: self._export(metrics))
+            self.host.message.model = self.group.share(lambda: self._export(metrics, best.epoch))
             self.course.finish()
         return self._end(reason, ExitCode.DONE)
 
-    def _export(self, metrics: dict[str, float]) -> Artifact:
+    def _export(self, metrics: dict[str, float], epoch: int) -> Artifact:
         from darkroom_trainer.export import export_model
 
-        folder = Path(self.config.run_dir) / "model"
-        artifact = export_model(self.learner.judged, folder, description=self.task.describe(), metrics=metrics)
+        folder, description = Path(self.config.run_dir) / "model", self.task.describe()
+        card = model_card(
+            description,
+            metrics=metrics,
+            recipe=self.vision.to_wire(),
+            images={name: len(images) for name, images in self.splits.items()},
+            epoch=epoch,
+        )
+        artifact = export_model(self.learner.judged, folder, description=description, metrics=metrics, card=card)
+        self.summary.exported(self.learner.judged, description, epoch=epoch)
         self.report.event("exported", f"exported {folder}", path=artifact.path, sha256=artifact.sha256)
         return artifact
 
@@ -335,4 +370,7 @@ class Run:
         message.reason, message.exit_code = reason, int(exit_code)
         message.step, message.epoch = self.progress.step, self.plan.epochs_done(self.progress.step)
         message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
+        self.report.note("ended", step=message.step, reason=str(reason), time=message.time)
+        self.summary.ended()
+        self.report.close()
         return message

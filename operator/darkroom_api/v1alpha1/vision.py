@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
 from darkroom_api.v1alpha1.parallelism import Parallelism
+from darkroom_api.v1alpha1.summary import Summary
 from darkroom_api.v1alpha1.tasks import DataFormat, Task, size_rule, task_rules
 from darkroom_api.v1alpha1.transfer import Transfer, transfer_rules
 
@@ -339,6 +340,7 @@ class Vision(Model):
     deterministic: Annotated[
         bool, Field(description="Only deterministic kernels: the same bits every time, at some cost.")
     ] = False
+    summary: Annotated[Summary, Field(description="What the run leaves for people to look at.")] = Summary()
 
 
 class CheckpointPolicy(Model):
@@ -372,4 +374,9 @@ class TrainerConfig(Model):
             "Absent: as long as it takes.",
         ),
     ] = None
+    price_per_hour: Annotated[
+        Decimal | None,
+        Field(description="What all nodes together cost in an hour, for the summary. Absent: not known."),
+    ] = None
+    currency: Annotated[str, Field(max_length=8, description="Of the price.")] = "USD"
     checkpoint: CheckpointPolicy = CheckpointPolicy()

@@ -48,6 +48,9 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self._names)
 
+    def name(self, index: int) -> str:
+        return printable(self._names.raw(index))
+
     def __getitem__(self, ref: SampleRef) -> Item:
         name, label = self._names.raw(ref.index), int(self._labels[ref.index])
         image = open_image(self._root, name, lambda path: decode(path, at_least=self._transform.at_least))

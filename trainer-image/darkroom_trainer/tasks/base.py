@@ -61,11 +61,29 @@ def each_tensor(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
     return value
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What a network says of each sample of a batch, on its device: loss and confidence (the probability of `found`)
+    float [n], the numbers of the right class and of the one found int64 [n]."""
+
+    loss: torch.Tensor
+    truth: torch.Tensor
+    found: torch.Tensor
+    confidence: torch.Tensor
+
+
 class ImageSet(Protocol):
     """A split: map-style, indexed by SampleRef."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, ref: SampleRef) -> Any: ...
+
+
+class NamedImages(ImageSet, Protocol):
+    """A split whose items have `pixels`, uint8 [H, W, 3]."""
+
+    def name(self, index: int) -> str:
+        """What a person finds the sample by."""
 
 
 class Exchange(Protocol):
@@ -102,8 +120,9 @@ class Task(Protocol):
     def new_totals(self, device: torch.device) -> Any:
         """What `evaluate` adds to: empty."""
 
-    def evaluate(self, model: nn.Module, batch: Batch, totals: Any) -> None:
-        """Add what there is to say of the batch's valid samples to `totals`."""
+    def evaluate(self, model: nn.Module, batch: Batch, totals: Any) -> Verdicts | None:
+        """Add what there is to say of the batch's valid samples to `totals`. Verdicts, where a sample has one class and
+        the splits are NamedImages; else None."""
 
     def merge(self, totals: Any, group: Exchange) -> Any:
         """The totals of all processes, exact and on each of them; every process calls it at the same place."""

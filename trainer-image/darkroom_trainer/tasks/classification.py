@@ -23,7 +23,7 @@ from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.stages import Stage, stages_of
-from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
+from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, Verdicts
 from darkroom_trainer.weights import load_configured
 
 AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
@@ -134,12 +134,13 @@ class Classification:
         return torch.zeros(_PER_CLASS + 2 * len(self.folder.classes), dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> None:
+    def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> Verdicts:
         """Count the batch's valid samples; the loss is plain cross-entropy, comparable between recipes."""
         logits = model(self.inputs(batch)).float()
         valid, targets, classes = batch.valid.double(), batch.targets, logits.shape[1]
         losses = functional.cross_entropy(logits, targets, reduction="none")
-        hits = logits.topk(min(5, classes)).indices == targets[:, None]
+        ranked = logits.topk(min(5, classes)).indices
+        hits = ranked == targets[:, None]
         first = hits[:, 0] * valid
         totals[_LOSS] += (losses * valid).sum()
         totals[_TOP1] += first.sum()
@@ -147,6 +148,7 @@ class Classification:
         totals[_COUNT] += valid.sum()
         totals.index_add_(0, _PER_CLASS + targets, first)
         totals.index_add_(0, _PER_CLASS + classes + targets, valid)
+        return Verdicts(losses, targets, ranked[:, 0], logits.softmax(dim=1).amax(dim=1))
 
     def merge(self, totals: torch.Tensor, group: Exchange) -> torch.Tensor:
         """Sums over all processes."""

@@ -74,9 +74,8 @@ def seconds_of_all(spec: TrainingJobSpec, profile: Profile) -> int | None:
     budget = spec.budget
     if budget is None:
         return None
-    nodes = spec.nodes / 3600
-    gpus = nodes * profile.accelerators_in(profile.resources_for(spec.resources_per_node))
-    price = accounting.price(profile, node_hours=nodes, gpu_hours=gpus)
+    gpus = spec.nodes / 3600 * profile.accelerators_in(profile.resources_for(spec.resources_per_node))
+    price = price_per_hour(spec, profile) / 3600
     limits = [
         seconds_of(budget.max_duration) if budget.max_duration else None,
         float(budget.max_gpu_hours) / gpus if budget.max_gpu_hours and gpus else None,
@@ -84,6 +83,12 @@ def seconds_of_all(spec: TrainingJobSpec, profile: Profile) -> int | None:
     ]
     least = min((limit for limit in limits if limit is not None), default=None)
     return None if least is None else max(1, round(least))
+
+
+def price_per_hour(spec: TrainingJobSpec, profile: Profile) -> float:
+    """What all nodes together cost, in the profile's currency."""
+    gpus = spec.nodes * profile.accelerators_in(profile.resources_for(spec.resources_per_node))
+    return accounting.price(profile, node_hours=spec.nodes, gpu_hours=gpus)
 
 
 def active_seconds(status: TrainingJobStatus, running: Attempt | None, now: datetime) -> float:

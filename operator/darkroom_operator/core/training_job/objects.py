@@ -361,12 +361,15 @@ def trainer_config(owner: Owner, spec: TrainingJobSpec, profile: Profile, *, pro
     ):  # or it followed from whoever came first, and later nodes had no work
         largest = spec.nodes * processes
         vision = vision.model_copy(update={"micro_batch_size": math.ceil(vision.batch_size / largest)})
+    price = budget.price_per_hour(spec, profile)
     return TrainerConfig(
         vision=vision,
         data_dir=names.DATA_DIR,
         weights_dir=names.WEIGHTS_DIR if spec.vision.model.weights else None,
         run_dir=names.RUNS_DIR + run_folder(owner, spec),
         budget_seconds=budget.seconds_of_all(spec, profile),
+        price_per_hour=f"{price:.6g}" if price else None,
+        currency=profile.currency,
         cache_dir=names.FEATURES_DIR if feature_claim(spec.vision) else None,
         checkpoint=CheckpointPolicy(every_seconds=saved.every_seconds, keep=saved.keep)
         if saved

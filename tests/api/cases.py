@@ -471,6 +471,18 @@ MODEL = [
     ok("weights", vision__model__weights={"claim": "weights", "path": "/resnet18.safetensors", "sha256": SHA}),
     ok("weights without a digest", vision__model__weights={"claim": "weights", "path": "/resnet18.pth"}),
     ok("weights by name", vision__model__weights={"claim": "hub", "name": "ResNet18_Weights.IMAGENET1K_V1"}),
+    ok(
+        "the default weights, if they are there",
+        vision__model__weights={"claim": "hub", "name": "Default", "missing": "Scratch"},
+    ),
+    no(
+        "weights that may be anything",
+        "missing",
+        vision__model__weights={"claim": "w", "path": "/w", "missing": "Skip"},
+    ),
+    ok("what is measured", vision__measure=["ImageSize", "Normalization", "Stem"]),
+    no("what cannot be measured", "measure", vision__measure=["Classes"]),
+    no("measured boxes", "measure is for Classification", base=DETECTION, vision__measure=["Normalization"]),
     no("weights without a path", "exactly one of path and name", vision__model__weights={"claim": "weights"}),
     no(
         "weights by path and by name",
@@ -1018,7 +1030,7 @@ STATUS: dict[str, Any] = {
         "metrics": [{"name": "val/top1", "value": "0.91"}],
     },
     "best": {"metric": "val/top1", "value": "0.91", "epoch": 1},
-    "curve": [{"epoch": 1, "value": "0.91"}],
+    "curve": [{"epoch": 1, "value": "0.91", "seconds": 12}],
     "time": dict.fromkeys(SCHEMA["status"]["properties"]["time"]["properties"], "1.5"),
     "goodput": "0.63",
     "nodeHours": "2.0000",

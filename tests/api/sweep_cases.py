@@ -187,6 +187,12 @@ CASES = [
     ok("sweep: CMA-ES", algorithm={"name": "CMAES"}, parameters=[LR, BATCH]),
     ok("sweep: NSGA-II", algorithm={"name": "NSGAII"}, objectives=TWO),
     no("sweep: no rule of pruning", "exactly one of asha", pruning={}),
+    ok("sweep: pruning by time", pruning={"asha": {"minSeconds": 60}}),
+    no(
+        "sweep: pruning by time and epochs",
+        "minEpochs must be absent",
+        pruning={"asha": {"minSeconds": 60, "minEpochs": 2}},
+    ),
     no("sweep: two rules of pruning", "exactly one of asha", pruning={"asha": {}, "median": {}}),
     *(
         ok(f"sweep: pruning by {rule}", pruning={rule: settings})

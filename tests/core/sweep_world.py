@@ -118,9 +118,10 @@ class SweepWorld:
     def told_to_leave(self, name: str) -> str:
         return self.jobs[name]["metadata"]["annotations"].get(names.ANNOTATION_LEAVE, "")
 
-    def report(self, name: str, epoch: int, value: float) -> None:
+    def report(self, name: str, epoch: int, value: float, **more: Any) -> None:
         """A live report has reached the trial's status."""
-        self.jobs[name]["status"].setdefault("curve", []).append({"epoch": epoch, "value": f"{value:.6f}"})
+        point = {"epoch": epoch, "value": f"{value:.6f}", **more}
+        self.jobs[name]["status"].setdefault("curve", []).append(point)
 
     def complete(self, name: str, value: float | None = None, **fields: Any) -> None:
         """The trial ends well, with what it scores."""

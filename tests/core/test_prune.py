@@ -150,3 +150,4 @@ def test_what_a_record_keeps():
     assert prune.kept_epochs(rule({"patience": {"epochs": 3}}), curve, last=False) == []
     assert prune.kept_epochs(None, curve, last=True) == [81]
     assert prune.kept_epochs(rule({"asha": {}}), {}, last=True) == []
+    assert prune.kept_epochs(rule({"asha": {"minSeconds": 20}}), curve, last=False) == [20, 60]

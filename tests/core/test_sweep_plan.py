@@ -243,6 +243,26 @@ def test_a_hopeless_trial_is_told_to_leave_and_recorded_as_pruned():
     assert world.status["trials"]["summary"] == "1 of 6, 3 running, 1 pruned"
 
 
+def test_pruning_by_time_lets_slow_epochs_catch_up():
+    """Many quick epochs of a small network are compared with the few of a large one after the same time, on record too."""
+    world = SweepWorld(pruning={"asha": {"minSeconds": 60, "reductionFactor": 2}}, parallelism=2)
+    world.settle()
+    for epoch in range(1, 8):
+        world.report("search-00000", epoch, 0.1 * epoch, seconds=10 * epoch)
+    world.report("search-00001", 1, 0.55, seconds=40)
+    world.settle()
+    assert not world.told_to_leave("search-00001")  # 0.5 was the other's at 50 s; the rung is later
+    world.report("search-00001", 2, 0.65, seconds=80)
+    world.settle()
+    assert not world.told_to_leave("search-00001")  # against 0.6, the other's at 60 s
+    world.complete("search-00000", 0.7)
+    world.settle()
+    assert world.ledger[0]["curve"] == "60:0.600000"
+    world.report("search-00002", 1, 0.62, seconds=61)
+    world.settle()
+    assert world.told_to_leave("search-00002") == "Pruned: rung 60 s: 0.62 is number 2 of 3; one of 2 goes on"
+
+
 def test_what_is_recorded_decides_after_its_trial_is_gone():
     world = SweepWorld(pruning=ASHA, parallelism=1)
     world.settle()

@@ -4,7 +4,7 @@ import pytest
 
 from darkroom_api import names
 from darkroom_api.report import Action, LiveReport, Metric, Reason
-from darkroom_api.v1alpha1.training_job_status import Point
+from darkroom_api.v1alpha1.training_job_status import Point, TimeSpent
 from darkroom_operator.core.training_job import live
 from darkroom_operator.core.training_job.curve import MOST_POINTS, with_point
 from tests.core.test_plan import running
@@ -52,6 +52,18 @@ def test_an_epochs_later_word_wins_and_a_restart_repeats_epochs():
     for epoch, value in ((1, "0.1"), (2, "0.2"), (2, "0.3"), (3, "0.4"), (2, "0.35")):
         curve = with_point(curve, LiveReport(sequence=1, epoch=epoch, metrics=top1(value)), "val/top1")
     assert [(p.epoch, p.value) for p in curve or []] == [(1, "0.1"), (2, "0.35")]
+
+
+def test_points_know_the_seconds_of_training():
+    """Of this attempt and of those before it; starts, and pauses between attempts, are no training."""
+    said = LiveReport(
+        sequence=1, epoch=2, metrics=top1("0.5"), time={"startup": 20.0, "compute": 30.4, "dataWait": 2.0}
+    )
+    assert [point.seconds for point in with_point(None, said, "val/top1") or []] == [32]
+    before = TimeSpent(total="500", startup="40", compute="60", evaluation="7.2", queued="90", other="300")
+    assert [point.seconds for point in with_point(None, said, "val/top1", before) or []] == [100]
+    silent = LiveReport(sequence=1, epoch=2, metrics=top1("0.5"))
+    assert [point.seconds for point in with_point(None, silent, "val/top1") or []] == [None]
 
 
 def test_a_long_training_keeps_every_second_epoch_then_every_fourth():

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import nn
 
+from darkroom_api.v1alpha1.transfer import DEFAULT_WEIGHTS
 from darkroom_api.v1alpha1.vision import Architecture
 from darkroom_trainer.errors import ConfigError
 
@@ -137,21 +138,42 @@ def named_weights(name: str, architectures: Sequence[str], folder: Path) -> tupl
     `folder` is torch's hub cache, or what TORCH_HOME points to. Raises ConfigError for a name that torchvision does not
     have, weights of another architecture, and a file that is not there.
     """
+    file = _published(name, architectures)
+    places = _places(file, folder)
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise ConfigError(f"model.weights.name: {name} is {file}, which is in none of {', '.join(map(str, places))}")
+    return found, file.rpartition("-")[2].partition(".")[0]
+
+
+def are_missing(wanted: Architecture, folder: str | None) -> bool:
+    """Whether the file that `spec.vision.model.weights` names is not there; False where it names none."""
+    weights = wanted.weights
+    if weights is None or folder is None:
+        return False
+    if weights.name is None:
+        return not Path(folder, str(weights.path).lstrip("/")).exists()
+    file = _published(weights.name, [wanted.architecture])
+    return not any(place.exists() for place in _places(file, Path(folder)))
+
+
+def _published(name: str, architectures: Sequence[str]) -> str:
+    """The name of the file that torchvision publishes them in."""
     try:
-        weights = torchvision.models.get_weight(name)
         known = [w for architecture in architectures for w in torchvision.models.get_model_weights(architecture)]
+        default = torchvision.models.get_model_weights(architectures[0]).DEFAULT
+        weights = default if name == DEFAULT_WEIGHTS else torchvision.models.get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
         raise ConfigError(f"model.weights.name: torchvision has no weights {name!r}") from error
     if weights not in known:
         raise ConfigError(
             f"model.weights.name: {name} are not for {architectures[0]}, which has {', '.join(map(str, known))}"
         )
-    file = weights.url.rpartition("/")[2]
-    places = [folder / "hub/checkpoints" / file, folder / "checkpoints" / file, folder / file]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise ConfigError(f"model.weights.name: {name} is {file}, which is in none of {', '.join(map(str, places))}")
-    return found, file.rpartition("-")[2].partition(".")[0]
+    return str(weights.url.rpartition("/")[2])
+
+
+def _places(file: str, folder: Path) -> list[Path]:
+    return [folder / "hub/checkpoints" / file, folder / "checkpoints" / file, folder / file]
 
 
 def file_digest(path: Path) -> str:

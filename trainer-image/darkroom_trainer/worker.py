@@ -114,9 +114,11 @@ def _train(folder: Path, task_name: str | None, facts: Facts, stop: Stop) -> Non
     clock = _clock(folder, heart)
 
     from darkroom_trainer.host import Host
+    from darkroom_trainer.measure import settled
     from darkroom_trainer.parallel import join
     from darkroom_trainer.train import train
 
+    config = settled(config)
     with clock.spend("rendezvous"):
         group = join()
     task = _make_task(config, task_name)

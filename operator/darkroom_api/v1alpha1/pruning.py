@@ -14,9 +14,26 @@ _FACTOR = Field(ge=2, le=10, description="One of this many goes on from rung to 
 class Asha(Model):
     """Asynchronous successive halving (Li et al., 2020), by stopping: at each rung, only the best go on."""
 
+    rules = (
+        Rule(
+            cel="!has(self.minSeconds) || self.minEpochs == 3",
+            message="minEpochs must be absent where minSeconds is set",
+            holds=lambda a: a.min_seconds is None or a.min_epochs == 3,
+            field="minEpochs",
+        ),
+    )
     min_epochs: Annotated[
         Epochs, Field(description="Epochs before the first decision. A first rung of 1 mostly hurts.")
     ] = 3
+    min_seconds: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=31536000,
+            description="In place of minEpochs: seconds of training before the first decision, so that networks whose epochs "
+            "take more or less time are compared after the same time. Starts do not count.",
+        ),
+    ] = None
     reduction_factor: Annotated[int, _FACTOR] = 3
 
 

@@ -171,6 +171,9 @@ class Point(Model):
 
     epoch: Annotated[int, Field(ge=1, description="Epochs finished.")]
     value: Annotated[str, Field(max_length=24, description="Value as a decimal string.")]
+    seconds: Annotated[
+        int | None, Field(ge=0, description="Seconds of training until then, over all attempts; starts do not count.")
+    ] = None
 
 
 class TrainingJobStatus(Model):

@@ -1,11 +1,55 @@
-"""Transfer learning: `spec.vision.transfer`."""
+"""Transfer learning: `spec.vision.model.weights` and `spec.vision.transfer`."""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from darkroom_api.v1alpha1.common import ClaimName, Fraction, Model, Rule
+from darkroom_api.v1alpha1.common import ClaimName, Fraction, Model, Rule, Sha256, VolumePath
+
+DEFAULT_WEIGHTS = "Default"
+
+
+class MissingWeights(StrEnum):
+    """What to do without the file."""
+
+    FAIL = "Fail"
+    SCRATCH = "Scratch"
+
+
+class Weights(Model):
+    """A file of pretrained weights; nothing is ever downloaded."""
+
+    rules = (
+        Rule(
+            cel="has(self.path) != has(self.name)",
+            message="exactly one of path and name must be set",
+            holds=lambda w: (w.path is None) != (w.name is None),
+        ),
+    )
+    claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the file; it is mounted read-only.")]
+    path: Annotated[VolumePath | None, Field(description="The file inside the claim: .safetensors, .pt or .pth.")] = (
+        None
+    )
+    name: Annotated[
+        str | None,
+        Field(
+            pattern=rf"^({DEFAULT_WEIGHTS}|[A-Za-z0-9_]{{1,64}}\.[A-Z0-9_]{{1,64}})$",
+            max_length=129,
+            description="Weights by torchvision's name, as ResNet50_Weights.IMAGENET1K_V2, in a claim that holds torch's hub "
+            "cache: the file is looked for in hub/checkpoints, checkpoints and the top folder. Its name's digest is checked. "
+            f"{DEFAULT_WEIGHTS}: those that torchvision takes for the architecture's best.",
+        ),
+    ] = None
+    sha256: Annotated[Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")] = (
+        None
+    )
+    missing: Annotated[
+        MissingWeights,
+        Field(
+            description="What a file that is not there means. Scratch: training begins without it, and without transfer."
+        ),
+    ] = MissingWeights.FAIL
 
 
 class TransferPolicy(StrEnum):

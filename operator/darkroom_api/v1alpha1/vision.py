@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
-from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, Sha256, VolumePath
+from darkroom_api.v1alpha1.common import ClaimName, Decimal, Fraction, Model, Rule, VolumePath
+from darkroom_api.v1alpha1.measured import Measured, Normalization
 from darkroom_api.v1alpha1.parallelism import Parallelism
 from darkroom_api.v1alpha1.summary import Summary
 from darkroom_api.v1alpha1.tasks import DataFormat, Task, size_rule, task_rules
-from darkroom_api.v1alpha1.transfer import Transfer, transfer_rules
+from darkroom_api.v1alpha1.transfer import Transfer, Weights, transfer_rules
 
 
 class Split(Model):
@@ -69,34 +70,6 @@ class Data(Model):
         Fraction,
         Field(description="Share of unreadable images that is skipped; beyond it the job fails and names the files."),
     ] = "0.01"
-
-
-class Weights(Model):
-    """A file of pretrained weights; nothing is ever downloaded."""
-
-    rules = (
-        Rule(
-            cel="has(self.path) != has(self.name)",
-            message="exactly one of path and name must be set",
-            holds=lambda w: (w.path is None) != (w.name is None),
-        ),
-    )
-    claim: Annotated[ClaimName, Field(description="PersistentVolumeClaim with the file; it is mounted read-only.")]
-    path: Annotated[VolumePath | None, Field(description="The file inside the claim: .safetensors, .pt or .pth.")] = (
-        None
-    )
-    name: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[A-Za-z0-9_]{1,64}\.[A-Z0-9_]{1,64}$",
-            max_length=129,
-            description="Weights by torchvision's name, as ResNet50_Weights.IMAGENET1K_V2, in a claim that holds torch's hub "
-            "cache: the file is looked for in hub/checkpoints, checkpoints and the top folder. Its name's digest is checked.",
-        ),
-    ] = None
-    sha256: Annotated[Sha256 | None, Field(description="SHA-256 of the file in hex; the job fails if it differs.")] = (
-        None
-    )
 
 
 class Stem(StrEnum):
@@ -181,24 +154,6 @@ class Augmentation(Model):
     erasing: Annotated[Fraction, Field(description="Probability of random erasing.")] = "0"
 
 
-Channel = Annotated[list[Decimal], Field(min_length=3, max_length=3)]
-
-
-class Normalization(Model):
-    """Per-channel standardisation of RGB values in 0..1."""
-
-    rules = (
-        Rule(
-            cel="!has(self.std) || self.std.all(s, double(s) > 0.0)",  # a default of {} is checked before its fields have theirs
-            message="std must be greater than 0",
-            holds=lambda n: all(float(s) > 0.0 for s in n.std),
-            field="std",
-        ),
-    )
-    mean: Annotated[Channel, Field(description="Mean of R, G, B.")] = ["0.485", "0.456", "0.406"]
-    std: Annotated[Channel, Field(description="Standard deviation of R, G, B.")] = ["0.229", "0.224", "0.225"]
-
-
 class OptimizerName(StrEnum):
     """Optimizers, by their torch names."""
 
@@ -274,6 +229,12 @@ class Vision(Model):
         size_rule(),
         *task_rules(),
         Rule(
+            cel="!has(self.measure) || self.task == 'Classification'",
+            message="measure is for Classification",
+            holds=lambda v: v.measure is None or v.task == Task.CLASSIFICATION,
+            field="measure",
+        ),
+        Rule(
             cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
             message="microBatchSize must not be greater than batchSize",
             holds=lambda v: v.micro_batch_size is None or v.micro_batch_size <= v.batch_size,
@@ -317,6 +278,16 @@ class Vision(Model):
     parallelism: Annotated[Parallelism, Field(description="How the processes share the work.")] = Parallelism()
     augmentation: Annotated[Augmentation, Field(description="Random changes to training images.")] = Augmentation()
     normalization: Annotated[Normalization, Field(description="Default: ImageNet's.")] = Normalization()
+    measure: Annotated[
+        list[Measured] | None,
+        Field(
+            max_length=3,
+            description="What the trainer finds out from the training images, in place of what is said here. ImageSize: the "
+            "median of their shorter sides in steps of 32 px, at most imageSize. Normalization: their channels' mean and "
+            "standard deviation, unless there are pretrained weights. Stem: SmallImage for a ResNet without weights on images "
+            "of 64 px and less.",
+        ),
+    ] = None
     optimizer: Annotated[Optimizer, Field(description="How a gradient becomes a step.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="How long, and how the learning rate goes.")] = Schedule()
     ema: Annotated[Ema | None, Field(description="Moving average of the weights; absent: off.")] = None

@@ -41,7 +41,7 @@ def take_in(seen: Observed, status: TrainingJobStatus, attempt: Attempt) -> None
         return
     status.progress = _progress(live, status.progress)
     status.best = live.report.best or status.best
-    status.curve = with_point(status.curve, live.report, seen.objective)
+    status.curve = with_point(status.curve, live.report, seen.objective, status.time)
 
 
 def _of(seen: Observed, attempt: Attempt) -> Live | None:

@@ -1,10 +1,16 @@
-"""A trial's objective by epoch, in the one line that its record keeps."""
+"""A trial's objective by epoch, or by seconds of training, in the one line that its record keeps."""
 
 from collections.abc import Mapping, Sequence
 
 from darkroom_api.v1alpha1.training_job_status import Point
 
 Curve = Mapping[int, float]
+"""Values by epoch, or by seconds of training where pruning goes by them."""
+
+
+def in_seconds(points: Sequence[Point] | None) -> list[Point]:
+    """The same curve by seconds of training; without points that do not know theirs."""
+    return [point.model_copy(update={"epoch": point.seconds}) for point in points or [] if point.seconds]
 
 
 def of_points(points: Sequence[Point] | None) -> dict[int, float]:

@@ -14,14 +14,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
+from darkroom_api.v1alpha1.training_job_status import Point, TrainingJobStatus
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord, TuningSweepStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import describe_errors
 from darkroom_operator.core.training_job.observe import leave_of, stored_status
 from darkroom_operator.core.tuning_sweep import prune, space
-from darkroom_operator.core.tuning_sweep.curves import Curve, curve_text, of_points, parse_curve
+from darkroom_operator.core.tuning_sweep.curves import Curve, curve_text, in_seconds, of_points, parse_curve
 from darkroom_operator.core.tuning_sweep.suggest import Pending
 from darkroom_operator.core.types import Body, Refusal
 
@@ -56,6 +56,8 @@ class Trial:
     suspended: bool = False
     """spec.suspend."""
     deleting: bool = False
+    in_seconds: bool = False
+    """Pruning goes by seconds of training, not by epochs."""
 
     @property
     def finished(self) -> bool:
@@ -64,8 +66,13 @@ class Trial:
 
     @property
     def curve(self) -> Curve:
-        """The objective by epoch."""
-        return of_points(self.status.curve)
+        """The objective by epoch, or by seconds."""
+        return of_points(self.points)
+
+    @property
+    def points(self) -> list[Point]:
+        """The same as text."""
+        return in_seconds(self.status.curve) if self.in_seconds else self.status.curve or []
 
     @property
     def ended(self) -> tuple[str, str]:
@@ -104,7 +111,12 @@ def observe(facts: SweepFacts) -> Observed:
     meta = facts.body["metadata"]
     uid = meta["uid"]
     spec, problems = _spec(facts.body.get("spec") or {})
-    mine = [_trial(job) for job in facts.jobs if job["metadata"].get("labels", {}).get(names.LABEL_SWEEP_UID) == uid]
+    timed = spec is not None and prune.in_seconds(spec.pruning)
+    mine = [
+        _trial(job, in_seconds=timed)
+        for job in facts.jobs
+        if job["metadata"].get("labels", {}).get(names.LABEL_SWEEP_UID) == uid
+    ]
     return Observed(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -149,7 +161,7 @@ def stored_sweep_status(body: Body) -> TuningSweepStatus:
         return TuningSweepStatus()
 
 
-def _trial(body: Body) -> Trial:
+def _trial(body: Body, *, in_seconds: bool) -> Trial:
     meta, spec = body["metadata"], body.get("spec") or {}
     notes = meta.get("annotations", {})
     number = meta.get("labels", {}).get(names.LABEL_TRIAL)
@@ -165,6 +177,7 @@ def _trial(body: Body) -> Trial:
         leave=leave_of(body),
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in meta,
+        in_seconds=in_seconds,
     )
 
 
@@ -235,7 +248,7 @@ def record_of(trial: Trial, spec: TuningSweepSpec) -> TrialRecord:
             "parameters": trial.parameters,
             "values": values,
             "constraints": constraints or None,
-            "curve": curve_text(trial.status.curve, kept),
+            "curve": curve_text(trial.points, kept),
             "generation": trial.generation,
             "reason": reason,
             "message": message[:256] if message else None,

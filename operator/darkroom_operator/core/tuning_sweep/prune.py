@@ -62,7 +62,8 @@ def verdict(pruning: Pruning, question: Question) -> str | None:
     if not question.curve:
         return None
     if pruning.asha:
-        return _asha(pruning.asha.min_epochs, pruning.asha.reduction_factor, question)
+        unit = " s" if in_seconds(pruning) else ""
+        return _asha(first_rung(pruning.asha), pruning.asha.reduction_factor, question, unit)
     if pruning.hyperband:
         return _hyperband(pruning.hyperband, question)
     if pruning.median:
@@ -77,20 +78,33 @@ def verdict(pruning: Pruning, question: Question) -> str | None:
 # --- Successive halving ---
 
 
-def _asha(first: int, factor: int, question: Question) -> str | None:
+def in_seconds(pruning: Pruning | None) -> bool:
+    """Whether curves are by seconds of training, not by epochs."""
+    return pruning is not None and pruning.asha is not None and pruning.asha.min_seconds is not None
+
+
+def first_rung(settings: Asha | Hyperband) -> int:
+    """Epochs, or seconds, before the first decision."""
+    by_time = settings.min_seconds if isinstance(settings, Asha) else None
+    return settings.min_epochs if by_time is None else by_time
+
+
+def _asha(first: int, factor: int, question: Question, unit: str = "") -> str | None:
     for rung in rungs(first, factor):
         if question.epoch < rung:
             return None
         if _first_at(question.curve, rung) != question.epoch:
             continue  # passed before
         if math.isnan(question.value):
-            return f"epoch {question.epoch}: the objective is not a number"
+            return f"rung {rung}{unit}: the objective is not a number"
         others = [peer.curve[at] for peer in question.peers if (at := _first_at(peer.curve, rung)) is not None]
         competing = sorted([*others, question.value], reverse=question.maximize)
         cutoff = competing[max(len(competing) // factor, 1) - 1]
         if (question.value < cutoff) if question.maximize else (question.value > cutoff):
             rank = competing.index(question.value) + 1
-            return f"rung {rung}: {question.value:.6g} is number {rank} of {len(competing)}; one of {factor} goes on"
+            return (
+                f"rung {rung}{unit}: {question.value:.6g} is number {rank} of {len(competing)}; one of {factor} goes on"
+            )
     return None
 
 
@@ -191,7 +205,7 @@ def kept_epochs(pruning: Pruning | None, curve: Mapping[int, float], *, last: bo
     halving: Asha | Hyperband | None = pruning.asha or pruning.hyperband if pruning else None
     comparing: Median | Percentile | None = pruning.median or pruning.percentile if pruning else None
     if curve and halving:
-        for rung in rungs(halving.min_epochs, halving.reduction_factor):
+        for rung in rungs(first_rung(halving), halving.reduction_factor):
             if rung > max(curve):
                 break
             if (at := _first_at(curve, rung)) is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from darkroom_api.step_times import StepTimes
 from darkroom_api.v1alpha1.common import Model
 
 
@@ -132,6 +133,8 @@ class Standing(Model):
     """Seconds in each of TIME_BUCKETS, of this attempt."""
     saved_seconds: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False)] = None
     """Seconds of this attempt that cached features made unnecessary; None: it caches none."""
+    step_times: StepTimes | None = None
+    """What a step takes. None before that is known, and where steps differ: several phases, cached features."""
 
 
 class TerminationMessage(Standing):
@@ -152,6 +155,7 @@ class TerminationMessage(Standing):
         message = self
         cuts: tuple[dict[str, object], ...] = (
             {},
+            {"step_times": None},
             {"log_tail": None},
             {"metrics": []},
             {"error": self.error and self.error[:200]},

@@ -1036,6 +1036,36 @@ STATUS: dict[str, Any] = {
     "nodeHours": "2.0000",
     "gpuHours": "4.0000",
     "cost": "12.5000 EUR",
+    "stepTimes": {
+        "nodes": 2,
+        "processes": 4,
+        "batch": 256,
+        "microBatch": 64,
+        "stepsPerEpoch": "312.5",
+        "compute": "0.182",
+        "dataWait": "0.004",
+        "communication": "0.011",
+        "allReduce": "0.06",
+        "low": "0.192",
+        "high": "0.208",
+        "gradientBytes": 94_000_000,
+        "evaluation": "3.1",
+        "saving": "1.4",
+        "startup": "14",
+    },
+    "forecast": {
+        "basis": "steps measured on 2 nodes (4 processes)",
+        "byNodes": [
+            {
+                "nodes": 2,
+                "seconds": 1980,
+                "lowSeconds": 1920,
+                "highSeconds": 2040,
+                "duration": "33m (32m-34m)",
+                "cost": "2.29 USD (2.24-2.41)",
+            }
+        ],
+    },
     "failure": {
         "reason": names.REASON_SOFTWARE_ERROR,
         "attempt": 1,

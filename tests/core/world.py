@@ -14,7 +14,7 @@ from darkroom_api.report import LiveReport, Reason, TerminationMessage
 from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.plan import plan
-from darkroom_operator.core.types import Channel, Children, Event, Facts, Live, Plan, Refusal
+from darkroom_operator.core.types import Channel, Children, Event, Facts, Live, Plan, Precedent, Refusal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 VISION = {"data": {"claim": "digits"}, "model": {"architecture": "resnet18"}}
@@ -47,6 +47,7 @@ class World:
         self.workloads: dict[str, dict[str, Any]] = {}
         self.pod_groups: dict[str, dict[str, Any]] = {}
         self.served: dict[str, str] = {}
+        self.precedent: Precedent | None = None
         self.refusal: Refusal | None = None
         self.live: Live | None = None
         self.channel: Channel | None = None
@@ -78,6 +79,7 @@ class World:
             self.channel,
             self.listening_since,
             self.served,
+            self.precedent,
         )
 
     def look(self) -> Plan:

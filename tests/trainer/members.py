@@ -1,13 +1,16 @@
 """What a process of a group does in a test; in a module of its own, for the fork server imports it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints
+from darkroom_trainer.clock import Clock
 from darkroom_trainer.host import Host
 from darkroom_trainer.parallel import Group, is_peer_loss, join
 from darkroom_trainer.tasks import make_task
@@ -44,6 +47,30 @@ def task_member(config: TrainerConfig, leave_at: int | None = None) -> dict[str,
     message = train(config, task, host)
     group.leave()
     return {"reason": message.reason, "step": message.step, "message": message.to_wire()}
+
+
+def measured_member(config: TrainerConfig, alone: bool) -> dict[str, Any]:
+    """Train in a group, or each process by itself; what a step took, in seconds of the processor."""
+    torch.set_num_threads(1)
+    group = join()
+    if alone:
+        config = config.model_copy(update={"run_dir": f"{config.run_dir}-{group.rank}"})
+    host = Host(group=Group() if alone else group, clock=Clock(0.0, now=time.process_time))
+    message = train(config, Heavy(config), host)
+    group.leave()
+    assert message.step_times is not None
+    return message.step_times.to_wire()
+
+
+class Heavy(Toy):
+    """Digits, for a network that takes long enough to be measured."""
+
+    def build_model(self) -> nn.Module:
+        torch.manual_seed(self.seed)
+        layers = [nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in ((3, 32), (32, 64), (64, 64))]
+        return nn.Sequential(
+            nn.Upsample(scale_factor=2), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+        )
 
 
 class Counting(Toy):

@@ -72,6 +72,11 @@ class Course:
     def _phase_at(self, position: float) -> Phase:
         return next((phase for phase in self.phases if position < phase.end), self.phases[-1])
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all steps of the run cost the same: no phase after this one, and no features that were computed before."""
+        return len(self.phases) == 1 and self._transfer.cache_features is None
+
     # --- Phases ---
 
     def owes_phase(self, position: float) -> bool:

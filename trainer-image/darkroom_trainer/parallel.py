@@ -171,7 +171,7 @@ class Replica:
         steady: bool = False,
     ) -> None:
         forward = Forward(task, model)
-        self._group = group
+        self._group, self._compressed = group, compress in _HOOKS
         self._ddp: DistributedDataParallel | None = None
         if group.world > 1:
             # Buffers are averaged by RunningStatistics.
@@ -196,12 +196,24 @@ class Replica:
 
         DDP times its first iterations and then every hundredth by itself, on the device's own clock; this is their mean.
         """
-        if not self._ddp:
-            return 0.0
-        timing = self._ddp._get_ddp_logging_data()
-        communication = timing.get("avg_backward_comm_time", 0)
-        overlap = timing.get("avg_backward_compute_comm_overlap_time", 0)
-        return max(0, communication - overlap) / 1e9
+        hidden = self._timing().get("avg_backward_compute_comm_overlap_time", 0) / 1e9
+        return max(0.0, self.all_reduce_seconds() - hidden)
+
+    def all_reduce_seconds(self) -> float:
+        """Seconds per step from the first gradients sent to the last received, by the same measurement."""
+        return self._timing().get("avg_backward_comm_time", 0) / 1e9
+
+    def _timing(self) -> dict[str, Any]:
+        return self._ddp._get_ddp_logging_data() if self._ddp else {}
+
+    def gradient_bytes(self) -> int:
+        """Bytes of all gradients: what a process exchanges in a step, or would with others."""
+        sizes = (
+            p.numel() * (2 if self._compressed else p.element_size())
+            for p in self.forward.parameters()
+            if p.requires_grad
+        )
+        return sum(sizes)
 
 
 class RunningStatistics:

@@ -32,6 +32,14 @@ class Tempo:
         """Steps of another phase take another time."""
         self.throughput = Throughput()
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """Of `val`: as usual or, before there was one, at the speed of training; 0 before there is a speed."""
+        rate = self.throughput.images_per_second
+        if self._evaluations:
+            return median(self._evaluations)
+        return self._sizes["val"] / rate if rate else 0.0
+
     def eta(self, step: int, end: int, evaluated: int) -> Eta | None:
         """From `step` to `end`, with an evaluation after each epoch; None before there is a speed."""
         evaluations = max(0, self._plan.epochs_done(end) - evaluated)
@@ -47,6 +55,6 @@ class Tempo:
         if not rate:
             return None
         val, test = self._sizes["val"], self._sizes.get("test", 0)
-        evaluation = median(self._evaluations) if self._evaluations else val / rate
+        evaluation = self.evaluation_seconds
         usable = seconds_left * (1 - _MARGIN) - evaluation * (1 + test / val) - _SAVINGS * saving
         return step + max(0, int(usable / (self._plan.batch / rate + evaluation / self._plan.steps_per_epoch)))

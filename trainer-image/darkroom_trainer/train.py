@@ -20,6 +20,7 @@ from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
 from darkroom_trainer.keeper import Keeper
+from darkroom_trainer.meter import Meter
 from darkroom_trainer.optim import Precision, configure_torch, make_optimizer, memory_format
 from darkroom_trainer.pace import Pace, TimeBudget
 from darkroom_trainer.parallel import Pulse
@@ -122,6 +123,7 @@ class Run:
         self.keeper = Keeper(self.checkpoints, self.clock, self.report, self.learner, identity=self.identity)
         self.pulse = Pulse(self.group)
         self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
+        self.meter = Meter(self.clock, self.group, self.plan, self.vision.micro_batch_size)
         self.evaluated_step: int | None = None
         self.summary = Summary(
             Path(self.config.run_dir), self.splits, speaks=self.group.leads and self.vision.summary.html
@@ -195,6 +197,7 @@ class Run:
         if beat.news:
             self.corrupt.exchange()
         self.tempo.add_steps(beat.ticks, beat.seconds)
+        self.meter.add(beat.ticks)
         self.course.note_read("train", beat.ticks * self.plan.batch)
         self._go_on_to(beat.told)
         self._report_progress(loss)
@@ -224,6 +227,7 @@ class Run:
         message.step, message.steps, message.epoch = step, self.pace.end, self.progress.evaluated
         message.images_per_second = decimal(rate) if rate else None
         message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
+        message.step_times = self.meter.times(self.course, self.tempo, saving=self.keeper.mean_seconds)
         self.report.keep_metrics({"train/loss": loss})
         facts = {
             "epoch": min(plan.epochs, plan.epochs_done(step - 1) + 1),

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from darkroom_api.report import Best, Metric
+from darkroom_api.step_times import StepTimes
 from darkroom_api.v1alpha1.common import Model
+from darkroom_api.v1alpha1.forecast import Forecast
 
 Seconds = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,10}(\.[0-9]{1,3})?$")]
 """A duration in seconds, as a decimal string."""
@@ -242,6 +244,16 @@ class TrainingJobStatus(Model):
             max_length=48,
             pattern=r"^[0-9]+(\.[0-9]+)?( .{0,8})?$",
             description="Price of all attempts by the profile, as `1.25 EUR`.",
+        ),
+    ] = None
+    step_times: Annotated[
+        StepTimes | None, Field(description="What a step takes, as the trainer last measured it.")
+    ] = None
+    forecast: Annotated[
+        Forecast | None,
+        Field(
+            description="How long the whole training takes on other numbers of nodes: an estimate. Absent before anything "
+            "was measured, by this job or an earlier one of the same work."
         ),
     ] = None
     failure: Annotated[

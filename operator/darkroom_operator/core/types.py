@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from darkroom_api.report import LiveReport
+from darkroom_api.step_times import StepTimes
 
 Body = Mapping[str, Any]
 """A Kubernetes object as the API server's JSON says it."""
@@ -97,6 +98,14 @@ class Live:
 
 
 @dataclass(frozen=True)
+class Precedent:
+    """What an earlier job of the same work has measured."""
+
+    name: str
+    step_times: StepTimes
+
+
+@dataclass(frozen=True)
 class Channel:
     """Where training pods send their live reports."""
 
@@ -125,3 +134,5 @@ class Facts:
     """When this operator began to take live reports; silence before that says nothing."""
     served: Mapping[str, str] = field(default_factory=dict)
     """API version by gang scheduler (queueing.APIS), as far as the API server serves them."""
+    precedent: Precedent | None = None
+    """Of the same work, the newest."""

@@ -27,6 +27,7 @@ from darkroom_operator.shell.events import Teller
 from darkroom_operator.shell.inbox import Inbox
 from darkroom_operator.shell.log import about
 from darkroom_operator.shell.metrics import Metrics
+from darkroom_operator.shell.precedents import Precedents
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.store import Store
@@ -267,6 +268,7 @@ class Reconciler(Actor):
         super().__init__(client, store, metrics, reporter=reporter, leads=leads)
         self._caches, self._profiles, self._plan = caches, profiles, plan
         self._inbox, self._discovery = inbox or Inbox(), discovery
+        self._precedents = Precedents()
 
     def _forget(self, key: Key) -> None:
         self._caches.forget(key)
@@ -277,6 +279,7 @@ class Reconciler(Actor):
         return all(synced.is_set() for synced in known)
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
+        self._precedents.note(body)
         facts = Facts(
             body,
             await self._with_workloads(body, self._caches.of(key)),
@@ -287,6 +290,7 @@ class Reconciler(Actor):
             live=self._inbox.newest(key),
             channel=self._inbox.channel,
             listening_since=self._inbox.listening_since,
+            precedent=self._precedents.of(body),
         )
         return self._plan(facts)
 

@@ -14,7 +14,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile, describe_errors
-from darkroom_operator.core.types import Body, Channel, Facts, Live, Refusal
+from darkroom_operator.core.types import Body, Channel, Facts, Live, Precedent, Refusal
 
 MAIN_CONTAINER = "trainer"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -143,6 +143,7 @@ class Observed:
     live: Live | None = None
     channel: Channel | None = None
     listening_since: datetime | None = None
+    precedent: Precedent | None = None
     objective: str | None = None
     """Of a sweep's trial: the metric whose values by epoch the status keeps."""
     leave: tuple[str, str] | None = None
@@ -200,6 +201,7 @@ def observe(facts: Facts) -> Observed:
         live=facts.live if facts.live and facts.live.uid == uid else None,
         channel=facts.channel,
         listening_since=facts.listening_since,
+        precedent=facts.precedent,
         objective=meta.get("annotations", {}).get(names.ANNOTATION_OBJECTIVE),
         leave=leave_of(facts.body),
     )

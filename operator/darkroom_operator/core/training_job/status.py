@@ -7,6 +7,7 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import Attempt, Resolved, TrainingJobStatus
 from darkroom_operator.core.conditions import Stand, conditions, timestamp
+from darkroom_operator.core.training_job.forecast import forecast
 from darkroom_operator.core.training_job.objects import image_of, processes_per_node
 from darkroom_operator.core.training_job.observe import Job, Observed, Pod
 
@@ -177,6 +178,7 @@ def render(seen: Observed, status: TrainingJobStatus, phase: Phase) -> TrainingJ
     if phase.finished and not status.completion_time:
         status.completion_time = _completion_time(status, seen.now)
     if seen.spec:
+        status.forecast = forecast(seen.spec, status, seen.profile, seen.precedent)
         status.nodes = f"{_nodes_up(seen, status, phase)}/{seen.spec.nodes}"
         if seen.profile and not phase.finished and not _recorded_before(seen, status):
             status.resolved = _resolved(seen, seen.spec)

@@ -48,18 +48,24 @@ install_cluster() {
   .venv/bin/python -m localcluster setup
 }
 
-install_test_tools() { # what only tests run: Helm 3, kubeconform, the health checks of Argo CD and Flux, Prometheus and promtool
-  local folder
+install_test_tools() { # what only tests run: Helm 3, kubeconform, health checks, Prometheus and promtool, a clock that is wrong
   .venv/bin/python -m tests.tools
-  if [ ! -x "$CACHE/bin/prometheus" ] || [ ! -x "$CACHE/bin/promtool" ]; then
-    say "prometheus and promtool, out of Debian's package prometheus (nothing of it is installed)"
-    folder="$(mktemp -d)"
-    chmod 755 "$folder"
-    (cd "$folder" && { quietly apt-get download prometheus || { quietly apt-get update && quietly apt-get download prometheus; }; })
-    dpkg --extract "$folder"/prometheus_*.deb "$folder"
-    install -D -t "$CACHE/bin" "$folder/usr/bin/prometheus" "$folder/usr/bin/promtool"
-    rm -r "$folder"
-  fi
+  take_from_package prometheus "$CACHE/bin" prometheus promtool
+  take_from_package libfaketime "$CACHE/lib" libfaketimeMT.so.1
+}
+
+take_from_package() { # files of a Debian package, by name; nothing of it is installed or started
+  local package="$1" target="$2" folder name
+  shift 2
+  for name in "$@"; do [ -e "$target/$name" ] || break; done
+  [ -e "$target/$name" ] && return
+  say "$*, out of Debian's package $package"
+  folder="$(mktemp -d)"
+  chmod 755 "$folder"
+  (cd "$folder" && { quietly apt-get download "$package" || { quietly apt-get update && quietly apt-get download "$package"; }; })
+  dpkg --extract "$folder/$package"_*.deb "$folder"
+  for name in "$@"; do find "$folder" -type f -name "$name" -exec install -D -t "$target" {} +; done
+  rm -r "$folder"
 }
 
 quietly() { # show what a command said only if it failed

@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from darkroom_operator.core import series
 from darkroom_operator.shell import collectors
+from darkroom_operator.shell.clock import Clock
 from darkroom_operator.shell.metrics import Metrics
 from localcluster.paths import cache_home
 from tests.kube import eventually
@@ -54,8 +55,8 @@ def families() -> list[Family]:
         collectors.StreamAges(dict),
         collectors.WorkUnderWay({}),
         collectors.LeaderStatus(lambda: True),
-        collectors.ObjectSeries(list, series.OF_JOB, limit=1, keep_seconds=0),
-        collectors.ObjectSeries(list, series.OF_SWEEP, limit=1, keep_seconds=0),
+        collectors.ObjectSeries(list, series.OF_JOB, limit=1, keep_seconds=0, now=Clock().now),
+        collectors.ObjectSeries(list, series.OF_SWEEP, limit=1, keep_seconds=0, now=Clock().now),
     ):
         metrics.registry.register(collector)
     found = []

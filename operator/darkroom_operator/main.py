@@ -8,7 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -33,6 +33,7 @@ from darkroom_operator.shell.client import (
     Client,
     Resource,
 )
+from darkroom_operator.shell.clock import Clock
 from darkroom_operator.shell.discovery import Discovery
 from darkroom_operator.shell.endpoint import find_endpoint
 from darkroom_operator.shell.inbox import Inbox
@@ -52,11 +53,12 @@ GOODBYE_SECONDS = 10.0
 
 async def run(settings: Settings) -> None:
     """Everything, until SIGTERM or until a part of it dies."""
-    endpoint = find_endpoint()
+    endpoint, clock = find_endpoint(), Clock()
     metrics, health = observability.Metrics(), observability.Health(settings.stale_seconds)
-    unfenced = Client(endpoint, metrics.count_request)  # for the lease, and the certificate that any replica may make
+    # for the lease, and the certificate that any replica may make
+    unfenced = Client(endpoint, metrics.count_request, clock=clock)
     leadership = _leadership(unfenced, settings)
-    client = Client(endpoint, metrics.count_request, leadership.leads)
+    client = Client(endpoint, metrics.count_request, leadership.leads, clock)
 
     def enqueue(key: Key) -> None:
         queue.add(key)
@@ -94,8 +96,8 @@ async def run(settings: Settings) -> None:
     reconciler.queue = queue = KeyedQueue(reconciler, metrics, workers=settings.workers)
     sweep_queue = _sweep_queue(client, sweeps, store, trials, metrics, leadership, settings)
     activity = watch.StreamActivity(settings.namespaces)
-    _observe(health, metrics, caches, discovery, store, sweeps, (queue, sweep_queue), activity, leadership)
-    server = await _show(metrics, health, profiles, store, sweeps, leadership.leads, settings)
+    _observe(health, metrics, caches, discovery, store, sweeps, (queue, sweep_queue), activity, leadership, clock)
+    server = await _show(metrics, health, profiles, store, sweeps, leadership.leads, clock.now, settings)
     asked, kopf_stop = _listen_for_the_end(), asyncio.Event()
     parts = {
         "queue": queue.run(),
@@ -108,12 +110,12 @@ async def run(settings: Settings) -> None:
     }
     if settings.reports_address:
         ready, tokens = _both(health.ready, leadership.leads), Tokens(client)
-        reports = Reports(inbox, tokens, caches, store, profiles, metrics, enqueue=enqueue, ready=ready)
+        reports = Reports(inbox, tokens, caches, store, profiles, metrics, enqueue=enqueue, ready=ready, now=clock.now)
         parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
     handlers = watch.registry({TRAINING_JOBS: store, TUNING_SWEEPS: sweeps}, endpoint, settings, activity)
     kopf = watch.run(handlers, settings, kopf_stop, asked.set)
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-    election = asyncio.create_task(leadership.run(_on_leading(inbox, store, sweeps)), name="election")
+    election = asyncio.create_task(leadership.run(_on_leading(clock.now, inbox, store, sweeps)), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself
     try:
         await _first_end(asked, {*tasks, election, last})
@@ -155,11 +157,11 @@ def _listen_for_the_end() -> asyncio.Event:
     return asked
 
 
-def _on_leading(inbox: Inbox, *stores: Store) -> Callable[[], None]:
+def _on_leading(now: Callable[[], datetime], inbox: Inbox, *stores: Store) -> Callable[[], None]:
     """Look at everything; reports went elsewhere until now."""
 
     def look() -> None:
-        inbox.listening_since = datetime.now(UTC)
+        inbox.listening_since = now()
         for store in stores:
             store.touch_all()
 
@@ -210,6 +212,7 @@ def _observe(
     queues: tuple[KeyedQueue[Key], ...],
     activity: watch.StreamActivity,
     leadership: Leadership,
+    clock: Clock,
 ) -> None:
     for name, heard in activity.streams().items():
         health.watch_stream(name, heard)
@@ -220,6 +223,7 @@ def _observe(
         health.watch_stream(cache.name, lambda cache=cache: cache.last_activity)  # type: ignore[misc]
         health.wait_for(cache.synced.is_set)
     metrics.registry.register(collectors.WorkUnderWay({queue.name: queue.running for queue in queues}))
+    metrics.clock_skew.set_function(clock.skew)
     metrics.registry.register(collectors.LeaderStatus(leadership.leads))
     metrics.registry.register(collectors.StreamAges(health.ages))
 
@@ -231,6 +235,7 @@ async def _show(
     store: Store,
     sweeps: Store,
     leads: Callable[[], bool],
+    now: Callable[[], datetime],
     settings: Settings,
 ) -> web.AppRunner:
     """Serve it all; objects by the leader alone, so that a sum over all replicas counts each once."""
@@ -249,7 +254,9 @@ async def _show(
     if limit := settings.object_series:
         keep = settings.object_series_seconds
         for bodies, families in ((jobs, series.OF_JOB), (searches, series.OF_SWEEP)):
-            metrics.registry.register(collectors.ObjectSeries(bodies, families, limit=limit, keep_seconds=keep))
+            metrics.registry.register(
+                collectors.ObjectSeries(bodies, families, limit=limit, keep_seconds=keep, now=now)
+            )
     return await observability.serve(metrics, health, settings.metrics_port)
 
 

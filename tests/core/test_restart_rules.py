@@ -18,7 +18,7 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def pod(index: int, code: int, text: str = "", *, reason: str = "Error", **fields) -> Pod:
     """A pod that ended; all end within the same second."""
-    end = Terminated(code, reason, text, MOMENT, MOMENT)
+    end = Terminated(code, reason, text, MOMENT)
     return Pod(f"flowers-1-{index}", f"uid-{index}", 1, index, "Failed", node="worker", terminated=end, **fields)
 
 

@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.kube import Kube
 
@@ -96,6 +99,15 @@ class FaultyProxy:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def kubeconfig(self, file: Path) -> Path:
+        """A kubeconfig that leads through the proxy."""
+        cluster = {"name": "proxy", "cluster": {"server": self.url}}
+        context = {"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}
+        user = {"name": "proxy", "user": {"token": "unused"}}
+        config = {"apiVersion": "v1", "kind": "Config", "current-context": "proxy"}
+        file.write_text(yaml.safe_dump(config | {"clusters": [cluster], "contexts": [context], "users": [user]}))
+        return file
 
     def since(self, at: float) -> list[Request]:
         """Requests that came after `at`."""

@@ -122,11 +122,13 @@ def test_two_replicas_agree_and_both_take_the_next_leaf_into_use(proxy, kube: Ku
     async def main() -> None:
         replicas = [Replica(proxy, namespace) for _ in range(2)]
         try:
-            await asyncio.gather(*(replica.certificates.refresh(now - timedelta(days=70)) for replica in replicas))
+            await asyncio.gather(
+                *(replica.certificates.refresh(lambda: now - timedelta(days=70)) for replica in replicas)
+            )
             first = [replica.peer() for replica in replicas]
             assert first[0] == first[1]
             for replica in replicas:  # one after the other, as their clocks have it
-                await replica.certificates.refresh(now)
+                await replica.certificates.refresh(lambda: now)
             second = [replica.peer() for replica in replicas]  # for those who know the authority of before
             assert second[0] == second[1] != first[0]
             assert {pem for replica in replicas for pem in replica.authorities} == {replicas[0].authorities[0]}

@@ -11,7 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from darkroom_operator.core.lease import Timing
 from darkroom_operator.shell.client import EVENTS, Client, NotLeading
@@ -33,12 +32,7 @@ class Replica:
     def __init__(self, kube: Kube, namespace: str, folder: Path, **settings: str) -> None:
         self.proxy = FaultyProxy(kube)
         folder.mkdir()
-        cluster = {"name": "proxy", "cluster": {"server": self.proxy.url}}
-        context = {"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}
-        user = {"name": "proxy", "user": {"token": "unused"}}
-        config = {"apiVersion": "v1", "kind": "Config", "current-context": "proxy"}
-        kubeconfig, profiles = folder / "kubeconfig", folder / "profiles.yaml"
-        kubeconfig.write_text(yaml.safe_dump(config | {"clusters": [cluster], "contexts": [context], "users": [user]}))
+        kubeconfig, profiles = self.proxy.kubeconfig(folder / "kubeconfig"), folder / "profiles.yaml"
         profiles.write_text(PROFILES)
         environment = {"LEASE": f"{namespace}/darkroom", "NAMESPACES": namespace} | settings
         variables = {f"DARKROOM_{name}": value for name, value in environment.items()}

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from darkroom_operator.core import series
 from darkroom_operator.core.conditions import timestamp
+from darkroom_operator.shell.clock import Clock
 from darkroom_operator.shell.collectors import JobStates, ObjectSeries, SweepStates
 from darkroom_operator.shell.metrics import Metrics
 from tests.prometheus import families, promtool
@@ -91,7 +92,7 @@ def test_a_job_has_series_of_its_own_until_it_has_been_gone_or_finished_for_some
         job("done", finished=True, completionTime=timestamp(datetime.now(UTC))),
     ]
     bodies += [job("old", finished=True, completionTime="2026-01-01T00:00:00Z")]
-    metrics.registry.register(ObjectSeries(lambda: bodies, series.OF_JOB, limit=2, keep_seconds=60))
+    metrics.registry.register(ObjectSeries(lambda: bodies, series.OF_JOB, limit=2, keep_seconds=60, now=Clock().now))
     read = metrics.registry.get_sample_value
     name = "darkroom_trainingjob_restarts"
     assert read(name, {"namespace": "vision", "name": "runs"}) == 3
@@ -107,7 +108,9 @@ def test_a_job_has_series_of_its_own_until_it_has_been_gone_or_finished_for_some
 def test_a_metric_that_is_reported_twice_is_one_series(metrics):
     twice = [{"name": "loss", "value": "2"}, {"name": "loss", "value": "1"}]
     metrics.registry.register(
-        ObjectSeries(lambda: [job(progress={"metrics": twice})], series.OF_JOB, limit=1, keep_seconds=0)
+        ObjectSeries(
+            lambda: [job(progress={"metrics": twice})], series.OF_JOB, limit=1, keep_seconds=0, now=Clock().now
+        )
     )
     text = generate_latest(metrics.registry).decode()
     assert re.findall(r"^darkroom_trainingjob_metric{.*", text, re.MULTILINE) == [
@@ -136,7 +139,7 @@ def test_promtool_has_nothing_against_the_names(metrics):
     """With a sample in every family, for it looks at nothing else."""
     status = {"attempts": [attempt(runningTime="2026-01-01T00:00:05Z")], "cost": "1 EUR"}
     metrics.count_changes(job(), {}, status)
-    metrics.registry.register(ObjectSeries(lambda: [job()], series.OF_JOB, limit=1, keep_seconds=0))
+    metrics.registry.register(ObjectSeries(lambda: [job()], series.OF_JOB, limit=1, keep_seconds=0, now=Clock().now))
     metrics.registry.register(JobStates(lambda: [job()], metrics.place, lambda _: series.Held(1, 1)))
     metrics.queue("trainingjobs")
     done = promtool("check", "metrics", text=generate_latest(metrics.registry).decode())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from darkroom_api import names
 from darkroom_operator.shell import watch
@@ -30,12 +29,7 @@ Start = Callable[..., OperatorProcess]
 @pytest.fixture
 def start(proxy: FaultyProxy, namespace: str, tmp_path: Path) -> Iterator[Start]:
     """Start an operator that serves the test's namespace, through the proxy."""
-    cluster = {"name": "proxy", "cluster": {"server": proxy.url}}
-    context = {"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}
-    user = {"name": "proxy", "user": {"token": "unused"}}
-    config = {"apiVersion": "v1", "kind": "Config", "current-context": "proxy"}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(config | {"clusters": [cluster], "contexts": [context], "users": [user]}))
+    kubeconfig = proxy.kubeconfig(tmp_path / "kubeconfig")
     profiles = tmp_path / "profiles.yaml"
     profiles.write_text(PROFILES)
     with contextlib.ExitStack() as stack:

@@ -7,12 +7,13 @@ import pytest
 from darkroom_operator.shell.client import ApiError, Client
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.metrics import Metrics
-from darkroom_operator.shell.tokens import BadTokenError, Tokens
+from darkroom_operator.shell.tokens import BadTokenError, Tokens, check_times
 from tests.kube import Kube
 from tests.report_server import Reporter
 from tests.shell.faults import Answer, FaultyProxy
 
 pytestmark = pytest.mark.cluster
+IN_TIME = {"iat": 1000, "nbf": 1000, "exp": 4600}
 
 
 @pytest.fixture
@@ -75,3 +76,25 @@ def test_keys_that_cannot_be_read_are_no_fault_of_the_token(pod, proxy):
         assert (await tokens.holder(token)).pod.name == "one"
 
     with_tokens(proxy, check)
+
+
+@pytest.mark.parametrize(
+    ("claims", "now", "complaint"),
+    [
+        pytest.param(IN_TIME, 1000.0, None, id="just issued"),
+        pytest.param(IN_TIME, 940.0, None, id="by a clock that is a minute ahead"),
+        pytest.param(IN_TIME, 939.0, "not yet valid", id="by one that is more than that"),
+        pytest.param(IN_TIME, 4659.0, None, id="old, and almost too old"),
+        pytest.param(IN_TIME, 4660.0, "expired", id="too old"),
+        pytest.param({"iat": 1000, "exp": 4600}, 1000.0, None, id="no nbf, which is optional"),
+        pytest.param({"iat": 1000, "exp": 4600, "nbf": 2000}, 1000.0, "not yet valid", id="issued for later"),
+        pytest.param({"iat": 1000, "exp": "soon"}, 1000.0, "no numbers", id="words"),
+        pytest.param({"iat": 1000, "exp": float("nan")}, 1000.0, "no numbers", id="no number at all"),
+    ],
+)
+def test_when_a_token_counts(claims, now, complaint):
+    if complaint is None:
+        check_times(claims, now)
+    else:
+        with pytest.raises(BadTokenError, match=complaint):
+            check_times(claims, now)

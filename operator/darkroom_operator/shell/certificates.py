@@ -14,7 +14,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -192,13 +192,13 @@ class Certificates:
         """Look at the Secret for ever; trouble is told once, and waited out."""
         while True:
             try:
-                await self.refresh(datetime.now(UTC))
+                await self.refresh(self._client.clock.now)
                 self._complaint = ""
             except (ApiError, OSError) as error:
                 self._complain(error)
             await asyncio.sleep(poll)
 
-    async def refresh(self, now: datetime) -> None:
+    async def refresh(self, now: Callable[[], datetime]) -> None:
         """Renew what is due, and take what is new into use; ApiError if the Secret cannot be read or written."""
         pair = await self._settled(now)
         certificate, key = pair.leaf.pem
@@ -210,12 +210,12 @@ class Certificates:
         self._on_authority(pair.authority.pem[0].decode())
         self.loaded.set()
 
-    async def _settled(self, now: datetime) -> Pair:
+    async def _settled(self, now: Callable[[], datetime]) -> Pair:
         """What the Secret holds after all replicas have had their say: the first to write wins."""
         while True:
             found = await self._client.get(SECRETS, self._namespace, self._name)
             data = found.get("data") or {}
-            pair = renewed(data, self._host, now)
+            pair = renewed(data, self._host, now())  # asked after an answer: it sets the clock
             if pair.data().items() <= data.items():
                 return pair
             patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "data": pair.data()}

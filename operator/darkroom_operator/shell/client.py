@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import aiohttp
 
 from darkroom_api import names
 from darkroom_operator.core.types import Body
+from darkroom_operator.shell.clock import Clock
 from darkroom_operator.shell.endpoint import Endpoint
 
 TIMEOUT = 15.0
@@ -95,11 +97,19 @@ OnRequest = Callable[[str, str, int], None]
 class Client:
     """Two sessions to one API server: watches hold their connections for good, and must not use up those of requests.
 
-    `may_write` is asked about every write, last of all when it has its connection; NotLeading if it says no.
+    `may_write` is asked about every write, last of all when it has its connection; NotLeading if it says no. `clock` is told the
+    time of every answer.
     """
 
-    def __init__(self, endpoint: Endpoint, on_request: OnRequest, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_request: OnRequest,
+        may_write: Callable[[], bool] = lambda: True,
+        clock: Clock | None = None,
+    ) -> None:
         self._server = endpoint.server.rstrip("/")
+        self.clock = clock or Clock()
         self._session = endpoint.session(trace_configs=[_fence(may_write)])
         self._watches = endpoint.session(connections=0)
         self._on_request = on_request
@@ -232,6 +242,7 @@ class Client:
         content: str,
         query: Mapping[str, str] | None,
     ) -> Object:
+        sent = time.monotonic()
         try:
             async with self._session.request(
                 verb,
@@ -242,6 +253,7 @@ class Client:
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
             ) as response:
                 self._on_request(verb.lower(), resource.plural, response.status)
+                self._set_clock(response, sent)
                 if response.status >= 400:
                     raise await _error(response)
                 answer: Object = await response.json(content_type=None)  # a key set has a type of its own
@@ -249,6 +261,11 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as error:
             self._on_request(verb.lower(), resource.plural, 0)
             raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}") from error
+
+    def _set_clock(self, response: aiohttp.ClientResponse, sent: float) -> None:
+        """By the API server's own answers: a load balancer without one behind it says 502 to 504."""
+        if response.status < 500:
+            self.clock.heard(response.headers.get("Date", ""), sent, time.monotonic())
 
 
 def _fence(may_write: Callable[[], bool]) -> aiohttp.TraceConfig:

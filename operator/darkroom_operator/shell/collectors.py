@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -104,13 +104,14 @@ class ObjectSeries(Collector):
         *,
         limit: int,
         keep_seconds: float,
+        now: Callable[[], datetime],
     ) -> None:
         self._bodies, self._families = bodies, families
-        self._limit, self._keep_seconds = limit, keep_seconds
+        self._limit, self._keep_seconds, self._now = limit, keep_seconds, now
 
     def collect(self) -> Iterator[Metric]:
         """A gauge of each family, and one that says how many objects have none."""
-        chosen = series.chosen(self._bodies(), datetime.now(UTC), limit=self._limit, keep_seconds=self._keep_seconds)
+        chosen = series.chosen(self._bodies(), self._now(), limit=self._limit, keep_seconds=self._keep_seconds)
         for family in self._families.all:
             values = {
                 (body["metadata"]["namespace"], body["metadata"]["name"], *labels): value

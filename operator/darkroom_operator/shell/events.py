@@ -1,7 +1,7 @@
 """Tells Events: to the log, and as objects of events.k8s.io/v1. Best effort: an Event is never the only record."""
 
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from darkroom_api import names
@@ -23,7 +23,7 @@ class Teller:
 
     async def tell(self, body: Body, event: Event) -> None:
         """A repeat goes into the count of the Event that told it first, and not into the log."""
-        now, uid = datetime.now(UTC), body["metadata"]["uid"]
+        now, uid = self._client.clock.now(), body["metadata"]["uid"]
         write = self._recorder.next_write(uid, event, now)
         if write is None or write.count > 1:
             log.debug("%s again: %s", event.reason, event.note, extra=about(body))

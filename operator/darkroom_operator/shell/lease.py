@@ -9,7 +9,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 from darkroom_operator.core import lease
@@ -93,7 +92,7 @@ class Elector:
         if self._body is None:
             await self._read()
         leading = self._until is not None
-        now, clock = time.monotonic(), datetime.now(UTC)
+        now, clock = time.monotonic(), self._client.clock.now()
         match lease.next_step(self._seen, self._me, self._timing, now, clock, leading=leading):
             case lease.Wait(seconds):
                 self._body = None
@@ -134,7 +133,7 @@ class Elector:
             async with asyncio.timeout(self._timing.retry):
                 await self._read()  # a renewal may have been under way when we were cancelled
                 if self._seen is not None and self._seen.holder == self._me:
-                    await self._write(lease.released(self._seen, datetime.now(UTC)))
+                    await self._write(lease.released(self._seen, self._client.clock.now()))
             log.info("stepped down")
         except (ApiError, TimeoutError) as error:
             log.warning("stepping down: %s: %s", type(error).__name__, error)

@@ -139,6 +139,9 @@ class Metrics:
         self.certificate_expiry = Gauge(
             "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
         )
+        self.clock_skew = Gauge(
+            "darkroom_clock_skew_seconds", "By which this node's clock is ahead of the API server's", registry=here
+        )
         self.node_seconds = self._of_place("darkroom_node_seconds", "Pod-seconds of attempts that ended")
         self.accelerator_seconds = self._of_place(
             "darkroom_accelerator_seconds", "Accelerator-seconds of attempts that ended"

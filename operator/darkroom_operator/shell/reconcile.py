@@ -5,7 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import ClassVar
 
 from darkroom_api import names
@@ -283,7 +282,7 @@ class Reconciler(Actor):
         facts = Facts(
             body,
             await self._with_workloads(body, self._caches.of(key)),
-            datetime.now(UTC),
+            self._client.clock.now(),
             self._profiles.current,
             served=self._discovery.served,
             refusal=refusal,

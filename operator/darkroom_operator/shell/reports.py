@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -85,9 +85,11 @@ class Reports:
         *,
         enqueue: Callable[[Key], None],
         ready: Callable[[], bool],
+        now: Callable[[], datetime],
     ) -> None:
         self._inbox, self._tokens, self._caches, self._store = inbox, tokens, caches, store
-        self._profiles, self._metrics, self._enqueue, self._ready = profiles, metrics, enqueue, ready
+        self._profiles, self._metrics, self._enqueue = profiles, metrics, enqueue
+        self._ready, self._now = ready, now
         self._pace = Pace()
 
     async def run(self, certificates: Certificates, port: int) -> None:
@@ -159,10 +161,10 @@ class Reports:
         if body is None or body["metadata"]["uid"] != labels[names.LABEL_JOB_UID]:
             raise Refused(403, "unknown_job", "there is no such TrainingJob any more")
         attempt = int(labels[names.LABEL_ATTEMPT])  # _sender has looked at it
-        news = self._inbox.put(key, Live(labels[names.LABEL_JOB_UID], attempt, datetime.now(UTC), report))
+        news = self._inbox.put(key, Live(labels[names.LABEL_JOB_UID], attempt, self._now(), report))
         if news:
             self._enqueue(key)
-        facts = Facts(body, self._caches.of(key), datetime.now(UTC), self._profiles.current)
+        facts = Facts(body, self._caches.of(key), self._now(), self._profiles.current)
         left = budget.seconds_left_of(facts, attempt)
         return live.reply(body, attempt, accepted=news, seconds_left=left), "accepted" if news else "stale"
 

@@ -7,7 +7,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 from darkroom_api import names
 from darkroom_operator.core.tuning_sweep.history import SweepFacts
@@ -79,7 +78,7 @@ class SweepReconciler(Actor):
         return self._jobs.synced.is_set()
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
-        facts = SweepFacts(body, self._trials.of(key), datetime.now(UTC), refusal)
+        facts = SweepFacts(body, self._trials.of(key), self._client.clock.now(), refusal)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._plan, facts)
 
     def _took(self, stored: Body) -> None:

@@ -5,10 +5,12 @@ and what it belongs to, is the caller's to ask: a deleted pod's token is good un
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
-from pydantic import BaseModel, ValidationError
+from jwt.types import Options
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from darkroom_api import names
 from darkroom_operator.shell.client import ApiError, Client
@@ -22,6 +24,14 @@ LEEWAY_SECONDS = 60.0
 KEPT_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 """Between two looks for a key that is not there: tokens with invented keys must not become requests to the API server."""
+
+
+_OPTIONS: Options = {
+    "require": ["exp", "iat", "iss", "aud"],
+    "verify_exp": False,  # by PyJWT, which would compare with this machine's clock: check_times does it
+    "verify_iat": False,
+    "verify_nbf": False,
+}
 
 
 class BadTokenError(Exception):
@@ -38,6 +48,24 @@ class Holder(BaseModel):
 
     namespace: str
     pod: _Reference
+
+
+class _Times(BaseModel):
+    exp: FiniteFloat
+    iat: FiniteFloat
+    nbf: FiniteFloat = 0.0
+
+
+def check_times(claims: Mapping[str, Any], now: float) -> None:
+    """As RFC 7519 sections 4.1.4 to 4.1.6 have it; `now` is Unix time. BadTokenError if it is not the token's time."""
+    try:
+        times = _Times.model_validate(claims)
+    except ValidationError as error:
+        raise BadTokenError("the token's times are no numbers") from error
+    if now >= times.exp + LEEWAY_SECONDS:
+        raise BadTokenError("the token has expired")
+    if now + LEEWAY_SECONDS < max(times.iat, times.nbf):
+        raise BadTokenError("the token is not yet valid")
 
 
 class Tokens:
@@ -59,9 +87,9 @@ class Tokens:
                 algorithms=list(ALGORITHMS),
                 audience=names.REPORT_AUDIENCE,
                 issuer=self._issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": ["exp", "iat", "iss", "aud"]},
+                options=_OPTIONS,
             )
+            check_times(claims, self._client.clock.now().timestamp())
             return Holder.model_validate(claims.get("kubernetes.io"))
         except jwt.InvalidTokenError as error:
             raise BadTokenError(str(error)) from error

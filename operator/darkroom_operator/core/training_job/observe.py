@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from darkroom_operator.core.profile import Profile, describe_errors
 from darkroom_operator.core.types import Body, Channel, Facts, Live, Precedent, Refusal
 
 MAIN_CONTAINER = "trainer"
+SLACK = timedelta(seconds=5)
+"""Clocks of one cluster may differ by this much."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 
@@ -27,7 +29,6 @@ class Terminated:
     exit_code: int
     reason: str
     text: str
-    started_at: datetime | None
     finished_at: datetime | None
 
     @property
@@ -178,7 +179,7 @@ def observe(facts: Facts) -> Observed:
     meta = facts.body["metadata"]
     spec, problems = _spec(facts.body.get("spec") or {})
     uid = meta["uid"]
-    jobs = [_job(body) for body in facts.children.jobs if _of_an_attempt(body, uid)]
+    jobs = [_job(body, facts.now) for body in facts.children.jobs if _of_an_attempt(body, uid)]
     return Observed(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -189,7 +190,7 @@ def observe(facts: Facts) -> Observed:
         problems=problems,
         status=stored_status(facts.body),
         jobs={job.attempt: job for job in jobs},
-        pods=tuple(_pod(p, facts.children.departed) for p in facts.children.pods if _of_an_attempt(p, uid)),
+        pods=tuple(_pod(p, facts) for p in facts.children.pods if _of_an_attempt(p, uid)),
         services=tuple(s for s in facts.children.services if _belongs(s, uid)),
         network_policies=tuple(p for p in facts.children.network_policies if _belongs(p, uid)),
         workloads=facts.children.workloads,
@@ -264,15 +265,16 @@ def _conditions(body: Body) -> dict[str, Mapping[str, Any]]:
     return {condition["type"]: condition for condition in found if condition.get("status") == "True"}
 
 
-def _job(body: Body) -> Job:
+def _job(body: Body, now: datetime) -> Job:
     meta, true = body["metadata"], _conditions(body)
     ended = next((kind for kind in ("Complete", "Failed") if kind in true), None)
     verdict = true.get(ended or "FailureTarget", {})
+    created = datetime.fromisoformat(meta["creationTimestamp"])
     return Job(
         name=meta["name"],
         uid=meta["uid"],
         attempt=attempt_of(body) or 0,
-        created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+        created_at=created,
         started_at=parse_time((body.get("status") or {}).get("startTime")),
         parallelism=(body.get("spec") or {}).get("parallelism"),
         suspended=bool((body.get("spec") or {}).get("suspend")),
@@ -282,13 +284,13 @@ def _job(body: Body) -> Job:
         deleting="deletionTimestamp" in meta,
         failing="FailureTarget" in true,
         ended=ended,
-        ended_at=parse_time(verdict.get("lastTransitionTime")) if ended else None,
+        ended_at=_possible(verdict.get("lastTransitionTime"), created, now) if ended else None,
         reason=verdict.get("reason", ""),
         message=verdict.get("message", ""),
     )
 
 
-def _pod(body: Body, departed: frozenset[str]) -> Pod:
+def _pod(body: Body, facts: Facts) -> Pod:
     meta, status = body["metadata"], body.get("status") or {}
     true = _conditions(body)
     container: Mapping[str, Any] = next(
@@ -296,24 +298,34 @@ def _pod(body: Body, departed: frozenset[str]) -> Pod:
     )
     state = container.get("state") or {}
     terminated = _terminated(state.get("terminated"))
-    running = state.get("running") or {}
+    created = parse_time(meta.get("creationTimestamp"))
+    scheduled = true.get("PodScheduled", {}).get("lastTransitionTime")
+    started = (state.get("running") or state.get("terminated") or {}).get("startedAt")
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
         attempt=attempt_of(body) or 0,
         index=_number(body, INDEX_LABEL, "0") or 0,
         phase=status.get("phase", "Pending"),
-        created_at=parse_time(meta.get("creationTimestamp")),
-        scheduled_at=parse_time(true.get("PodScheduled", {}).get("lastTransitionTime")),
-        started_at=parse_time(running.get("startedAt")) or (terminated.started_at if terminated else None),
+        created_at=created,
+        scheduled_at=scheduled and (_possible(scheduled, created, facts.now) or created),
+        started_at=started and (_possible(started, created, facts.now) or created),
         node=(body.get("spec") or {}).get("nodeName"),
         deleting="deletionTimestamp" in meta,
-        departed=meta["uid"] in departed,
+        departed=meta["uid"] in facts.children.departed,
         disrupted=_disruption(true.get("DisruptionTarget"), status),
         unschedulable=_unschedulable(status),
         waiting=_waiting(state.get("waiting")),
         terminated=terminated,
     )
+
+
+def _possible(text: str | None, created: datetime | None, now: datetime) -> datetime | None:
+    """A time by the clock of a node or a controller; None if it cannot be, for that clock is wrong."""
+    moment = parse_time(text)
+    if moment is None or moment > now + SLACK or (created and moment < created - SLACK):
+        return None
+    return moment
 
 
 def _disruption(condition: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str | None:
@@ -346,6 +358,5 @@ def _terminated(state: Mapping[str, Any] | None) -> Terminated | None:
         exit_code=state.get("exitCode", 1),
         reason=state.get("reason", ""),
         text=state.get("message", ""),
-        started_at=parse_time(state.get("startedAt")),
         finished_at=parse_time(state.get("finishedAt")),
     )

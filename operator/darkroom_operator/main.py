@@ -104,8 +104,8 @@ async def run(settings: Settings) -> None:
         "sweep queue": sweep_queue.run(),
         "profiles": profiles.run(),
         "discovery": discovery.run(),
-        "resync": watch.resync(client, TRAINING_JOBS, store, settings),
-        "sweep resync": watch.resync(client, TUNING_SWEEPS, sweeps, settings),
+        "resync": watch.resync(client, TRAINING_JOBS, store, settings, activity),
+        "sweep resync": watch.resync(client, TUNING_SWEEPS, sweeps, settings, activity),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
     }
     if settings.reports_address:
@@ -113,7 +113,7 @@ async def run(settings: Settings) -> None:
         reports = Reports(inbox, tokens, caches, store, profiles, metrics, enqueue=enqueue, ready=ready, now=clock.now)
         parts |= _report_channel(unfenced, reports, inbox, metrics, settings)
     handlers = watch.registry({TRAINING_JOBS: store, TUNING_SWEEPS: sweeps}, endpoint, settings, activity)
-    kopf = watch.run(handlers, settings, kopf_stop, asked.set)
+    kopf = watch.run(handlers, settings, kopf_stop, asked.set, (store.synced, sweeps.synced))
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     election = asyncio.create_task(leadership.run(_on_leading(clock.now, inbox, store, sweeps)), name="election")
     last = asyncio.create_task(kopf, name="kopf")  # it ends every task that is younger than itself

@@ -1,15 +1,20 @@
 """An API server with the CRD, without nodes, and a proxy in front of it that can do everything a bad network does."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from localcluster import Cluster
 from tests.kube import Kube, eventually, install_crds
+from tests.operator_process import OperatorProcess
 from tests.shell.faults import FaultyProxy
 
+PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
+Start = Callable[..., OperatorProcess]
 _numbers = itertools.count(1)
 
 
@@ -46,3 +51,21 @@ def proxy(kube: Kube) -> Iterator[FaultyProxy]:
     proxy = FaultyProxy(kube)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def start(proxy: FaultyProxy, namespace: str, tmp_path: Path) -> Iterator[Start]:
+    """Start an operator that serves the test's namespace, through the proxy."""
+    kubeconfig = proxy.kubeconfig(tmp_path / "kubeconfig")
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text(PROFILES)
+    with contextlib.ExitStack() as stack:
+
+        def started(*, ready: bool = True, **environment: str) -> OperatorProcess:
+            environment = {f"DARKROOM_{name.upper()}": value for name, value in environment.items()}
+            environment = {"DARKROOM_NAMESPACES": namespace} | environment
+            process = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", **environment)
+            stack.callback(process.kill)
+            return process.start(ready=ready)
+
+        yield started

@@ -29,6 +29,7 @@ class Request:
     method: str
     path: str
     """With its query."""
+    body: bytes = b""
 
     @property
     def is_watch(self) -> bool:
@@ -79,7 +80,14 @@ class LostAnswer:
     """The API server does it, but its answer gets lost."""
 
 
-Fault = Answer | CloseAtOnce | Gone | HalfALine | Silence | Hangup | LostAnswer
+@dataclass(frozen=True)
+class Slow:
+    """All of it comes, each part after a pause."""
+
+    seconds: float
+
+
+Fault = Answer | CloseAtOnce | Gone | HalfALine | Silence | Hangup | LostAnswer | Slow
 Rule = Callable[[Request], Fault | None]
 
 
@@ -151,14 +159,16 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True  # the client went away, or the test cut the line
 
         def serve(self) -> None:
-            request = Request(time.monotonic(), self.command, self.path)
-            proxy.requests.append(request)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = Request(time.monotonic(), self.command, self.path, body)
+            proxy.requests.append(request)
             match proxy.rule(request):
                 case None:
                     self._forward(body)
                 case LostAnswer():
                     self._forward(body, lose=True)
+                case Slow(seconds):
+                    self._forward(body, pause=seconds)
                 case Answer() as answer:
                     self._answer(answer)
                 case fault:
@@ -192,7 +202,7 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             else:
                 proxy.idle()
 
-        def _forward(self, body: bytes, *, lose: bool = False) -> None:
+        def _forward(self, body: bytes, *, lose: bool = False, pause: float = 0.0) -> None:
             host = proxy.kube.server.split("//")[1]
             upstream = http.client.HTTPSConnection(host, context=proxy.kube.context, timeout=400)
             try:
@@ -204,15 +214,16 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
                     answer.read()
                     self.close_connection = True
                     return
-                self._relay(answer)
+                self._relay(answer, pause)
             except http.client.HTTPException:
                 self.close_connection = True
             finally:
                 upstream.close()
 
-        def _relay(self, answer: http.client.HTTPResponse) -> None:
+        def _relay(self, answer: http.client.HTTPResponse, pause: float) -> None:
             self._begin_stream(answer.status, answer.headers.get("Content-Type", "application/json"))
             while chunk := answer.read1(65536):
+                time.sleep(pause)
                 self._chunk(chunk)
             self.wfile.write(b"0\r\n\r\n")
 

@@ -17,9 +17,9 @@ from localcluster.paths import cache_home
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess, free_port
 from tests.report_server import Reporter
+from tests.shell.conftest import PROFILES
 from tests.shell.faults import FaultyProxy
 
-PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
 HOUR = 3600
 
 

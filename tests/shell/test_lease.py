@@ -18,10 +18,10 @@ from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.lease import Elector, LeaseLost
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
+from tests.shell.conftest import PROFILES
 from tests.shell.faults import Answer, FaultyProxy, LostAnswer, Request, Silence
 
 pytestmark = pytest.mark.cluster
-PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
 QUICK = {"LEASE_SECONDS": "4", "RENEW_SECONDS": "2.5", "RETRY_SECONDS": "0.5"}
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 

@@ -1,47 +1,26 @@
 """The operator as a process, behind a network that fails: it stays alive, stays quiet, says what is wrong, and recovers."""
 
 import asyncio
-import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from darkroom_api import names
+from darkroom_api.crd import all_crds
 from darkroom_operator.shell import watch
 from darkroom_operator.shell.client import TRAINING_JOBS, TUNING_SWEEPS
 from darkroom_operator.shell.endpoint import Endpoint
 from darkroom_operator.shell.metrics import Health
 from darkroom_operator.shell.settings import Settings
 from darkroom_operator.shell.store import Store
-from tests.kube import Kube, eventually
+from tests.kube import Kube, eventually, install_crds
 from tests.operator_process import OperatorProcess
-from tests.shell.faults import Answer, CloseAtOnce, Fault, FaultyProxy, Gone, HalfALine, Request, Silence
+from tests.shell.faults import Answer, CloseAtOnce, Fault, Gone, HalfALine, Request, Silence
 
 pytestmark = pytest.mark.cluster
-PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
-Start = Callable[..., OperatorProcess]
-
-
-@pytest.fixture
-def start(proxy: FaultyProxy, namespace: str, tmp_path: Path) -> Iterator[Start]:
-    """Start an operator that serves the test's namespace, through the proxy."""
-    kubeconfig = proxy.kubeconfig(tmp_path / "kubeconfig")
-    profiles = tmp_path / "profiles.yaml"
-    profiles.write_text(PROFILES)
-    with contextlib.ExitStack() as stack:
-
-        def started(*, ready: bool = True, **environment: str) -> OperatorProcess:
-            environment = {f"DARKROOM_{name.upper()}": value for name, value in environment.items()}
-            environment = {"DARKROOM_NAMESPACES": namespace} | environment
-            process = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", **environment)
-            stack.callback(process.kill)
-            return process.start(ready=ready)
-
-        yield started
 
 
 def apply(kube: Kube, namespace: str, name: str = "flowers") -> None:
@@ -96,12 +75,50 @@ def test_a_write_under_way_is_finished_before_it_leaves(start, kube, namespace, 
     assert "asked to stop" in operator.log.read_text()
 
 
-def test_without_the_crd_it_says_so_and_ends(start, proxy):
+def test_without_a_crd_it_says_so_and_waits_for_it(start, kube, proxy, namespace):
+    proxy.rule = lambda request: Answer(404, "NotFound") if request.on("tuningsweeps") else None
+    operator = start(ready=False, stale_seconds="6")
+    words = "the CRD tuningsweeps.darkroom.dev is not installed; waiting for it"
+    eventually(
+        lambda: operator.log.exists() and operator.log.read_text().count(words) > 1, within=60, what="it says so"
+    )
+    assert operator.fetch("/readyz")[0] == 503
+    assert operator.fetch("/healthz")[0] == 200
+    proxy.rule = lambda _: None
+    apply(kube, namespace)
+    served(kube, namespace)
+    eventually(operator.is_ready, what="ready")
+
+
+def test_one_that_waits_for_a_crd_leaves_at_once(start, proxy):
     proxy.rule = lambda request: Answer(404, "NotFound") if request.on("trainingjobs") else None
     operator = start(ready=False)
-    assert operator.process is not None
-    assert operator.process.wait(timeout=20) == 1
-    assert "the CRD trainingjobs.darkroom.dev is not installed" in operator.log.read_text()
+    eventually(lambda: "waiting for it" in operator.log.read_text(), within=60, what="it waits")
+    began = time.monotonic()
+    assert operator.stop() == 0
+    assert time.monotonic() - began < 5
+
+
+def test_crds_that_are_removed_and_come_back(start, kube, proxy, namespace):
+    """Their objects go with them, and the children with those; the operator stays, and serves what is created afterwards."""
+    operator = start()
+    apply(kube, namespace)
+    served(kube, namespace)
+    began = time.monotonic()
+    for crd in all_crds():
+        kube.delete("CustomResourceDefinition", None, crd["metadata"]["name"])
+    eventually(lambda: not kube.list("Job", namespace), within=60, what="the children are gone")
+    eventually(lambda: "the CRD trainingjobs.darkroom.dev is not installed" in operator.log.read_text(), within=60)
+    time.sleep(5.0)
+    assert [request for request in proxy.since(began) if request.method == "POST" and request.on("jobs")] == []
+    assert len([r for r in proxy.since(began) if r.on("trainingjobs") or r.on("tuningsweeps")]) < 30
+    install_crds(kube)
+    apply(kube, namespace)
+    served(kube, namespace, within=60)
+    assert operator.fetch("/healthz") == (200, "ok")
+    assert operator.stop() == 0
+    assert operator.starts == 1
+    assert "Traceback" not in operator.log.read_text()
 
 
 def test_without_the_secret_for_its_certificate_it_works_and_pods_get_no_address(start, kube, namespace):

@@ -60,12 +60,18 @@ class StreamActivity:
         self.heard(kind.path(namespace))
         self.heard(kind.path())
 
+    def heard_of(self, kind: Resource) -> None:
+        """An answer about this kind, in whatever namespace."""
+        for path in self._heard:
+            if path.endswith(f"/{kind.plural}"):
+                self.heard(path)
+
     def trace(self) -> aiohttp.TraceConfig:
         """Hooks for the session that Kopf watches with."""
         config = aiohttp.TraceConfig()
 
         async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-            if params.response.status == 200:
+            if params.response.status in (200, 404):  # 404: nothing to watch, says an API server that is alive
                 self.heard(params.url.path)
 
         config.on_request_end.append(answered)
@@ -103,6 +109,23 @@ class Pace:
         self._opened[path] = time.monotonic()
 
 
+async def missing_is_passing(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware: to Kopf, a CRD that was removed is the end. To us it is a failure of the kind that is tried again."""
+    response = await handler(request)
+    if response.status == 404:
+        for kind in OUR_KINDS:
+            if request.url.path.endswith(f"/{kind.plural}"):
+                response.release()
+                raise aiohttp.ClientConnectionError(_missing(kind))
+    return response
+
+
+def _missing(kind: Resource) -> str:
+    return f"the CRD {kind.plural}.{names.GROUP} is not installed; waiting for it"
+
+
 def registry(
     stores: Mapping[Resource, Store], endpoint: Endpoint, settings: Settings, activity: StreamActivity
 ) -> kopf.OperatorRegistry:
@@ -119,7 +142,7 @@ def registry(
     async def login(**_: Any) -> kopf.AiohttpSession:
         # a new session each time: Kopf closes the one it has when the API server answers 401
         await pace.wait("login")
-        session = endpoint.session(pace, connections=0, trace_configs=[activity.trace()])
+        session = endpoint.session(pace, missing_is_passing, connections=0, trace_configs=[activity.trace()])
         return kopf.AiohttpSession(server=endpoint.server, aiohttp_session=session)
 
     for kind, store in stores.items():
@@ -151,9 +174,18 @@ def _configure(settings: kopf.OperatorSettings, watch_seconds: float, silence_se
 
 
 async def run(
-    handlers: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event, on_signal: Callable[[], None]
+    handlers: kopf.OperatorRegistry,
+    settings: Settings,
+    stop: asyncio.Event,
+    on_signal: Callable[[], None],
+    wait_for: Iterable[asyncio.Event] = (),
 ) -> None:
-    """Kopf, until `stop`. It ends all tasks that are younger than itself, so start the others first and stop it last."""
+    """Kopf, until `stop`. It ends all tasks that are younger than itself, so start the others first and stop it last.
+
+    It looks once at which kinds there are, so it begins when `wait_for` are set: when both CRDs have been seen.
+    """
+    if not await _all_set(wait_for, unless=stop):
+        return
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event otherwise
     elder = asyncio.all_tasks()
     identity: Any = names.FIELD_MANAGER  # Kopf would ask for the user's name, and a pod's user has none
@@ -173,18 +205,32 @@ async def run(
     await kopf.run_tasks(tasks, ignored=elder)
 
 
-async def resync(client: Client, kind: Resource, store: Store, settings: Settings) -> None:
-    """List all objects of a kind, and again now and then: Kopf does not tell of those that vanished in a broken watch."""
+async def _all_set(events: Iterable[asyncio.Event], *, unless: asyncio.Event) -> bool:
+    wanted: asyncio.Future[Any] = asyncio.gather(*(event.wait() for event in events))
+    other: asyncio.Future[Any] = asyncio.ensure_future(unless.wait())
+    try:
+        await asyncio.wait({wanted, other}, return_when=asyncio.FIRST_COMPLETED)
+        return wanted.done()
+    finally:
+        wanted.cancel()
+        other.cancel()
+
+
+async def resync(client: Client, kind: Resource, store: Store, settings: Settings, activity: StreamActivity) -> None:
+    """List all objects of a kind, and again now and then: Kopf does not tell of those that vanished in a broken watch.
+
+    A CRD that is not there is waited for, and the wait counts as a sign of life.
+    """
     backoff = Backoff()
     while True:
         try:
             await _list_all(client, kind, store, settings)
         except ApiError as error:
             if error.code == 404:
-                raise RuntimeError(
-                    f"the CRD {kind.plural}.{names.GROUP} is not installed; the chart installs it"
-                ) from error
-            log.warning("listing %s: %s", kind.plural, error)
+                log.warning(_missing(kind))
+                activity.heard_of(kind)
+            else:
+                log.warning("listing %s: %s", kind.plural, error)
             await asyncio.sleep(backoff.after(0.0))
             continue
         store.synced.set()

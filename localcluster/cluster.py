@@ -160,6 +160,22 @@ class Cluster:
             node.recover()
             node.await_ready(ControlPlane(self.state, self.bin, record.endpoint))
 
+    def kill(self, component: str) -> None:
+        """SIGKILL etcd, the API server, the controller manager or the scheduler; it stays away until `revive`."""
+        self._require_component(component)
+        self._processes.kill(component)
+
+    def revive(self, component: str) -> None:
+        """Start one that was killed, and wait until the API server answers."""
+        self._require_component(component)
+        record = self._require()
+        plane = ControlPlane(self.state, self.bin, record.endpoint)
+        plane.revive(component, _loss_seconds(record.size), audit=record.audit, gangs=record.gangs)
+
+    def _require_component(self, component: str) -> None:
+        if component not in COMPONENTS:
+            raise ClusterError(f"cluster {self.name} has no component {component}, only {' '.join(COMPONENTS)}")
+
     def _start(self, size: Size, tools: Path, steps: Steps, *, audit: bool, gangs: bool) -> None:
         self.state.mkdir(parents=True)
         if size.kind is Kind.REAL:
@@ -170,7 +186,7 @@ class Cluster:
         record = replace(record, audit=audit, gangs=gangs)
         record.save(self.state)
         plane = ControlPlane(self.state, tools, record.endpoint)
-        plane.start(steps, LOSS_SECONDS if size.kind is Kind.REAL else None, audit=audit, gangs=gangs)
+        plane.start(steps, _loss_seconds(size), audit=audit, gangs=gangs)
         if size.kind is Kind.REAL:
             real.start_nodes(plane, real.nodes(self._host_name, self.state, tools, record), steps)
             addons.start_dns(self.state, tools, plane, real.network(self._host_name, record))
@@ -225,6 +241,10 @@ class Cluster:
         for option, wanted, there in (("audit", audit, running.audit), ("gangs", gangs, running.gangs)):
             if wanted and not there:
                 raise ClusterError(f"cluster {self.name} runs without --{option}: take another --name, or {other}")
+
+
+def _loss_seconds(size: Size) -> int | None:
+    return LOSS_SECONDS if size.kind is Kind.REAL else None
 
 
 def _components(record: Record) -> list[str]:

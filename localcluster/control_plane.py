@@ -73,16 +73,33 @@ class ControlPlane:
         """Bring everything up in order; with node_loss_seconds a silent node is given up after so long."""
         self._certificates()
         step("certificates")
-        self._start("etcd", self._etcd())
-        gates: list[str | Path] = ["--feature-gates", _GANG_GATES] if gangs else []
-        more = [*(self._audit() if audit else []), *([*gates, "--runtime-config", _GANG_API] if gangs else [])]
-        self._start("kube-apiserver", [*self._api_server(node_loss_seconds), *more])
+        commands = self._commands(node_loss_seconds, audit=audit, gangs=gangs)
+        self._start("etcd", commands["etcd"])
+        self._start("kube-apiserver", commands["kube-apiserver"])
         self._processes.await_ready("kube-apiserver", self._api_server_ready, _PATIENCE)
         step("etcd and API server")
-        self._start("kube-controller-manager", [*self._controller_manager(node_loss_seconds), *gates])
-        self._start("kube-scheduler", [*self._scheduler(), *gates])
+        self._start("kube-controller-manager", commands["kube-controller-manager"])
+        self._start("kube-scheduler", commands["kube-scheduler"])
         self._processes.await_ready("kube-controller-manager", self._has_default_account, _PATIENCE)
         step("controller manager and scheduler")
+
+    def revive(
+        self, component: str, node_loss_seconds: int | None, *, audit: bool = False, gangs: bool = False
+    ) -> None:
+        """Start one component that was killed, as `start` did; once etcd or the API server is back, wait until it answers."""
+        self._start(component, self._commands(node_loss_seconds, audit=audit, gangs=gangs)[component])
+        if component in ("etcd", "kube-apiserver") and self._processes.running("kube-apiserver"):
+            self._processes.await_ready("kube-apiserver", self._api_server_ready, _PATIENCE)
+
+    def _commands(self, node_loss_seconds: int | None, *, audit: bool, gangs: bool) -> dict[str, list[str | Path]]:
+        gates: list[str | Path] = ["--feature-gates", _GANG_GATES] if gangs else []
+        more = [*(self._audit() if audit else []), *([*gates, "--runtime-config", _GANG_API] if gangs else [])]
+        return {
+            "etcd": self._etcd(),
+            "kube-apiserver": [*self._api_server(node_loss_seconds), *more],
+            "kube-controller-manager": [*self._controller_manager(node_loss_seconds), *gates],
+            "kube-scheduler": [*self._scheduler(), *gates],
+        }
 
     def kubeconfig(self, client: str, subject: str, hosts: Sequence[str] = ()) -> Path:
         """A kubeconfig for a component, with a certificate of its own (a server's too, where it has hosts)."""

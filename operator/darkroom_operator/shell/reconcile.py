@@ -235,10 +235,13 @@ class Actor(ABC):
         return True
 
     async def _look_again(self, key: Key, body: Body) -> None:
-        """Our picture of the object is old: the watch lags, or is broken."""
+        """Our picture of the object is old: the watch lags, or is broken. If it is not, the conflict was about something else."""
         namespace, name = key
         try:
-            self._store.put(await self._client.get(self.resource, namespace, name))
+            found = await self._client.get(self.resource, namespace, name)
+            self._store.put(found)
+            if found["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+                self.queue.add_failed(key)
         except ApiError as error:
             if error.code != 404:
                 raise

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-NAMES = ("budget", "control_plane", "failover", "memory_format", "pruning", "search", "transfer")
+NAMES = ("automl", "budget", "control_plane", "failover", "memory_format", "pruning", "search", "transfer")
 RESULTS = Path(__file__).parent / "results"
 
 

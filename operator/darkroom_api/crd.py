@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.auto import AUTO_IS_FIXED, ONE_WAY, Auto, AutoSweep
 from darkroom_api.v1alpha1.common import Model, Rule
 from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
@@ -69,7 +70,7 @@ def training_job_crd() -> dict[str, Any]:
         plural="trainingjobs",
         short="tj",
         description="A training of a computer-vision model on one or more pods.",
-        spec=TrainingJobSpec,
+        spec=structural(TrainingJobSpec),
         status=TrainingJobStatus,
         name_rule=NAME_RULE,
         columns=COLUMNS,
@@ -83,11 +84,24 @@ def tuning_sweep_crd() -> dict[str, Any]:
         plural="tuningsweeps",
         short="ts",
         description="A search for the best parameters of a training; each trial is a TrainingJob.",
-        spec=TuningSweepSpec,
+        spec=sweep_schema(),
         status=TuningSweepStatus,
         name_rule=SWEEP_NAME_RULE,
         columns=SWEEP_COLUMNS,
     )
+
+
+def sweep_schema() -> Schema:
+    """The spec of a TuningSweep: a search said in full, or `auto` in its place. The rules of the former need all of it."""
+    schema = structural(TuningSweepSpec)
+    whole = " && ".join(f"has(self.{name})" for name in schema.pop("required"))
+    rules = [rule.as_schema() for rule in TuningSweepSpec.rules]
+    guarded = [rule | {"rule": f"!({whole}) || ({rule['rule']})"} for rule in rules]
+    transitions = schema["x-kubernetes-validations"][len(rules) :]
+    auto = structural(Auto) | {"description": str(AutoSweep.model_fields["auto"].description)}
+    schema["properties"] = {"auto": auto, **schema["properties"]}
+    schema["x-kubernetes-validations"] = [ONE_WAY.as_schema(), *guarded, AUTO_IS_FIXED.as_schema(), *transitions]
+    return schema
 
 
 def all_crds() -> list[dict[str, Any]]:
@@ -101,7 +115,7 @@ def _crd(
     plural: str,
     short: str,
     description: str,
-    spec: type[Model],
+    spec: Schema,
     status: type[Model],
     name_rule: Rule,
     columns: tuple[Column, ...],
@@ -114,7 +128,7 @@ def _crd(
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural(spec),
+            "spec": spec,
             "status": structural(status) | {"default": UNSEEN},
         },
         "x-kubernetes-validations": [name_rule.as_schema()],

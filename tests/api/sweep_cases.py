@@ -5,6 +5,7 @@ from typing import Any
 
 from darkroom_api import names
 from darkroom_api.crd import tuning_sweep_crd
+from darkroom_api.v1alpha1.auto import AutoSweep
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from tests.api.cases import ABSENT, CONTAINER, VISION, Case, Update, edit
 
@@ -43,9 +44,19 @@ FULL = SWEEP | {
 }
 
 
+AUTO: dict[str, Any] = {
+    "auto": {"data": {"claim": "flowers"}, "budget": {"maxDuration": "1h"}, "checkpoint": {"claim": "runs"}},
+}
+
+
+def model_of(spec: Any) -> type[AutoSweep | TuningSweepSpec]:
+    """Which of the two ways of saying a search a spec takes."""
+    return AutoSweep if isinstance(spec, dict) and "auto" in spec else TuningSweepSpec
+
+
 def stored(spec: Any) -> dict[str, Any]:
     """A spec with its defaults."""
-    return TuningSweepSpec.from_wire(json.dumps(spec)).to_wire()
+    return model_of(spec).from_wire(json.dumps(spec)).to_wire()
 
 
 def tuning_sweep(name: str, spec: Any) -> dict[str, Any]:
@@ -104,6 +115,33 @@ CASES = [
         constraints=[{"metric": "a", "lower": "2", "upper": "1"}],
     ),
     ok("sweep: constraint as a point", constraints=[{"metric": "a", "lower": "-2", "upper": "-2"}]),
+    # --- auto ---
+    ok("sweep: auto", base=AUTO),
+    ok("sweep: auto with everything", base=AUTO, parallelism=2, suspend=True, algorithm={"name": "TPE", "seed": 1}),
+    ok("sweep: auto with accelerators", base=AUTO, auto__resourcesPerNode={"cpu": "4", "nvidia.com/gpu": 1}),
+    ok("sweep: auto by GPU-hours", base=AUTO, auto__budget={"maxGpuHours": "20", "maxCost": "50"}),
+    ok("sweep: auto for boxes", base=AUTO, auto__task="Detection", auto__data={"claim": "c", "format": "Coco"}),
+    no("sweep: auto and a search", "stopping", base=AUTO, stopping={"maxTrials": 3}),
+    no("sweep: auto and a refit", "refit", base=AUTO, refit={}),
+    no("sweep: nothing at all", "stopping", base={}),
+    no("sweep: auto without data", "auto.data", base=AUTO, auto__data=ABSENT),
+    no("sweep: auto without a place for the model", "checkpoint", base=AUTO, auto__checkpoint=ABSENT),
+    no("sweep: auto without a budget", "budget", base=AUTO, auto__budget=ABSENT),
+    no(
+        "sweep: auto by cost alone",
+        "at least one of maxDuration and maxGpuHours",
+        base=AUTO,
+        auto__budget={"maxCost": "5"},
+    ),
+    no("sweep: auto in a minute", "maxDuration must be at least 2m", base=AUTO, auto__budget={"maxDuration": "1m59s"}),
+    no("sweep: auto without GPU-hours", "maxGpuHours must be more", base=AUTO, auto__budget={"maxGpuHours": "0"}),
+    no("sweep: auto for free", "maxCost must be more", base=AUTO, auto__budget={"maxDuration": "1h", "maxCost": "0"}),
+    no("sweep: auto for boxes in folders", "data.format must be one", base=AUTO, auto__task="Detection"),
+    no("sweep: auto of another quality", "quality", base=AUTO, auto__quality="Perfect"),
+    no("sweep: auto with an unknown field", "epochs", base=AUTO, auto__epochs=3),
+    no("sweep: auto on half a GPU", "whole numbers", base=AUTO, auto__resourcesPerNode={"nvidia.com/gpu": "500m"}),
+    no("sweep: auto on gpus", "names of resources", base=AUTO, auto__resourcesPerNode={"gpu": 1}),
+    no("sweep: auto on less than nothing", "must not be negative", base=AUTO, auto__resourcesPerNode={"cpu": -1}),
     # --- parameters ---
     no("sweep: no parameters", "parameters", parameters=[]),
     no("sweep: too many parameters", "parameters", parameters=[LR | {"name": f"p{n}"} for n in range(25)]),
@@ -264,6 +302,9 @@ def _update(what: str, *refused: str, base: Any = FULL, **changes: Any) -> Updat
 
 
 UPDATES = [
+    _update("sweep: auto: another budget", "auto", base=AUTO, auto__budget={"maxDuration": "2h"}),
+    _update("sweep: auto: another algorithm", "algorithm", base=AUTO, algorithm={"name": "Random"}),
+    _update("sweep: parallelism of auto", base=AUTO, parallelism=7, suspend=True),
     _update("sweep: objectives", "objectives", objectives=[{"metric": "val/top5"}]),
     _update("sweep: constraints removed", "constraints", constraints=ABSENT),
     _update(
@@ -298,6 +339,7 @@ _BEST = {
     "outputs": _OUTPUTS,
 }
 STATUS: dict[str, Any] = {
+    "expanded": "kind: TuningSweep",
     "observedGeneration": 3,
     "conditions": [
         {

@@ -71,4 +71,4 @@ def test_the_example_status_has_every_field(table: Any):
 
 @pytest.mark.parametrize("crd", all_crds(), ids=KINDS)
 def test_small_enough_for_client_side_apply(crd: dict[str, Any]):
-    assert len(json.dumps(crd)) < LAST_APPLIED_LIMIT / 3
+    assert len(json.dumps(crd)) < LAST_APPLIED_LIMIT / 2

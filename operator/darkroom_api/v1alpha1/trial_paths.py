@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 
-_WHOLE = ("vision", "num_nodes", "num_proc_per_node")
-"""What shapes a run. Not the profile: who may use which is checked when the sweep is created."""
+_WHOLE = ("vision", "num_nodes", "num_proc_per_node", "budget")
+"""What shapes a run, and how long it lasts. Not the profile: who may use which is checked when the sweep is created."""
 
 
 def _paths(

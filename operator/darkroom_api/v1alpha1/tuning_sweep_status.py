@@ -110,6 +110,14 @@ class TuningSweepStatus(Model):
     ] = None
     start_time: Annotated[Time | None, Field(description="When the first trial was made.")] = None
     completion_time: Annotated[Time | None, Field(description="When the sweep finished.")] = None
+    expanded: Annotated[
+        str | None,
+        Field(
+            max_length=32768,
+            description="The search that spec.auto stands for, as YAML of a TuningSweep that can be changed and applied: "
+            "`kubectl get ts NAME -o jsonpath='{.status.expanded}'`. It stays, whatever a later operator would make of auto.",
+        ),
+    ] = None
     trials: Annotated[TrialCounts | None, Field(description="Trials by what became of them.")] = None
     best: Annotated[BestTrial | None, Field(description="The best trial that keeps the constraints.")] = None
     pareto: Annotated[

@@ -20,7 +20,7 @@ from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord, TuningSweepSt
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import describe_errors
 from darkroom_operator.core.training_job.observe import leave_of, stored_status
-from darkroom_operator.core.tuning_sweep import prune, space
+from darkroom_operator.core.tuning_sweep import auto, prune, space
 from darkroom_operator.core.tuning_sweep.curves import Curve, curve_text, in_seconds, of_points, parse_curve
 from darkroom_operator.core.tuning_sweep.suggest import Pending
 from darkroom_operator.core.types import Body, Refusal
@@ -98,6 +98,8 @@ class Observed:
     refits: tuple[Trial, ...]
     refusal: Refusal | None
     deleting: bool = False
+    expanded: str | None = None
+    """The search that `auto` stands for, as the status tells it."""
 
     @property
     def seed(self) -> str:
@@ -110,7 +112,8 @@ def observe(facts: SweepFacts) -> Observed:
     """Facts in, the picture out. Never raises: what cannot be read becomes `problems`."""
     meta = facts.body["metadata"]
     uid = meta["uid"]
-    spec, problems = _spec(facts.body.get("spec") or {})
+    raw, stored = facts.body.get("spec") or {}, stored_sweep_status(facts.body)
+    spec, problems = _spec(raw, stored.expanded)
     timed = spec is not None and prune.in_seconds(spec.pruning)
     mine = [
         _trial(job, in_seconds=timed)
@@ -125,17 +128,20 @@ def observe(facts: SweepFacts) -> Observed:
         now=facts.now,
         spec=spec,
         problems=problems,
-        status=stored_sweep_status(facts.body),
+        status=stored,
         trials=tuple(sorted((t for t in mine if t.number is not None), key=lambda t: t.number or 0)),
         refits=tuple(t for t in mine if t.number is None),
         refusal=facts.refusal,
         deleting="deletionTimestamp" in meta,
+        expanded=auto.told(raw, stored.expanded, spec, name=meta["name"], namespace=meta["namespace"])
+        if spec
+        else None,
     )
 
 
-def _spec(raw: dict[str, Any]) -> tuple[TuningSweepSpec | None, tuple[str, ...]]:
+def _spec(raw: dict[str, Any], known: str | None) -> tuple[TuningSweepSpec | None, tuple[str, ...]]:
     try:
-        spec = TuningSweepSpec.from_wire(json.dumps(raw))
+        spec = auto.resolved(raw, known)
     except ValidationError as error:
         return None, tuple(describe_errors(error, "spec"))
     problems = tuple(_out_of_range(spec))

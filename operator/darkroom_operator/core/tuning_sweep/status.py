@@ -40,6 +40,7 @@ def render(
     new.completion_time = (seen.status.completion_time or timestamp(seen.now)) if phase.finished else None
     if spec is None or past is None:
         return new
+    new.expanded = seen.expanded
     new.ledger = list(past.records) or None
     new.trials = _counts(spec, past)
     if past.created and not new.start_time:

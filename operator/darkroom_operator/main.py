@@ -46,6 +46,7 @@ from darkroom_operator.shell.settings import Settings
 from darkroom_operator.shell.store import Store
 from darkroom_operator.shell.sweeps import SweepReconciler, Trials
 from darkroom_operator.shell.tokens import Tokens
+from darkroom_operator.shell.tracing import Tracing, otlp
 
 log = logging.getLogger("darkroom")
 GOODBYE_SECONDS = 10.0
@@ -81,6 +82,7 @@ async def run(settings: Settings) -> None:
         network_policies=_caches(client, NETWORK_POLICIES, enqueue, settings),
     )
     inbox, discovery = Inbox(), Discovery(client, store.touch_all, settings.discovery_seconds)
+    tracing = _tracing(settings, metrics, enqueue)
     reconciler = Reconciler(
         client,
         store,
@@ -92,6 +94,7 @@ async def run(settings: Settings) -> None:
         discovery=discovery,
         leads=leadership.leads,
         inbox=inbox,
+        tracing=tracing,
     )
     reconciler.queue = queue = KeyedQueue(reconciler, metrics, workers=settings.workers)
     sweep_queue = _sweep_queue(client, sweeps, store, trials, metrics, leadership, settings)
@@ -107,6 +110,7 @@ async def run(settings: Settings) -> None:
         "resync": watch.resync(client, TRAINING_JOBS, store, settings, activity),
         "sweep resync": watch.resync(client, TUNING_SWEEPS, sweeps, settings, activity),
         **{f"cache {cache.name}": cache.run() for cache in caches.all()},
+        **({"tracing": tracing.run()} if tracing else {}),
     }
     if settings.reports_address:
         ready, tokens = _both(health.ready, leadership.leads), Tokens(client)
@@ -128,8 +132,7 @@ async def run(settings: Settings) -> None:
         kopf_stop.set()
         await asyncio.wait({last}, timeout=GOODBYE_SECONDS)
         await _cancel([last])
-        await client.close()
-        await unfenced.close()
+        await asyncio.gather(client.close(), unfenced.close())
 
 
 def _sweep_queue(
@@ -147,6 +150,10 @@ def _sweep_queue(
     name = observability.TUNING_SWEEPS
     searcher.queue = KeyedQueue(searcher, metrics, workers=settings.workers, name=name)
     return searcher.queue
+
+
+def _tracing(settings: Settings, metrics: observability.Metrics, on_sent: Callable[[Key], None]) -> Tracing | None:
+    return Tracing(otlp(settings.tracing_endpoint), metrics, on_sent) if settings.tracing_endpoint else None
 
 
 def _listen_for_the_end() -> asyncio.Event:

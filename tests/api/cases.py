@@ -1012,6 +1012,7 @@ STATUS: dict[str, Any] = {
             "nodes": 3,
             "nodesTime": _MOMENT,
             "nodeSeconds": 7200,
+            "time": {"queued": "1.5", "compute": "60"},
         }
     ],
     "progress": {
@@ -1085,6 +1086,7 @@ STATUS: dict[str, Any] = {
         "sha256": SHA,
     },
     "resolved": {"image": "trainer:1", "profile": "default", "numProcPerNode": 2},
+    "traceId": "0af7651916cd43dd8448eb211c80319c",
 }
 
 

@@ -178,7 +178,7 @@ def test_training_pods_alone_reach_the_reports(render: Render, watched: list[str
 
 def environment(objects: list[Object]) -> dict[str, str]:
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    return {variable["name"]: variable["value"] for variable in container["env"]}
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
 
 
 @pytest.mark.parametrize("values", MODES)
@@ -190,6 +190,22 @@ def test_the_operator_reads_every_variable_of_the_chart(render: Render, values: 
     assert settings.namespaces == tuple(values.get("watchNamespaces", ()))
     assert settings.metrics_port == 8080
     assert settings.log_level == values.get("log", {}).get("level", "INFO")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        pytest.param("http://tempo.tracing:4318/v1/traces", 4318, id="a port of its own"),
+        pytest.param("http://[fd00::1]:4318/v1/traces", 4318, id="IPv6"),
+        pytest.param("https://collector.example.com/v1/traces", 443, id="https"),
+        pytest.param("http://collector.example.com/v1/traces", 80, id="http"),
+    ],
+)
+def test_the_operator_reaches_the_collector_of_its_traces(render: Render, endpoint: str, port: int) -> None:
+    objects = render(tracing={"endpoint": endpoint}, networkPolicy={"enabled": True})
+    assert Settings.from_environment(environment(objects)).tracing_endpoint == endpoint
+    *_, last = only(objects, "NetworkPolicy")["spec"]["egress"]
+    assert last["ports"] == [{"port": port, "protocol": "TCP"}]
 
 
 def test_replicas_stand_by_for_each_other(render: Render) -> None:

@@ -73,6 +73,8 @@ ROWS = {
     "metrics.prometheusRule.enabled": Row(True, "PrometheusRule", "DarkroomOperatorDown"),
     "metrics.prometheusRule.labels": Row({"a": "b"}, "PrometheusRule", "a: b", given=RULES),
     "metrics.prometheusRule.runbooks": Row("https://wiki/r", "PrometheusRule", "https://wiki/r#", given=RULES),
+    "tracing.endpoint": Row("http://tempo:4318/v1/traces", "NetworkPolicy", "port: 4318", given=FENCE),
+    "tracing.headersSecret": Row("collector", "Deployment", "name: collector\n              key: headers"),
     "networkPolicy.enabled": Row(True, "NetworkPolicy", "policyTypes"),
     "networkPolicy.metricsFrom": Row([{"podSelector": {}}], "NetworkPolicy", "- podSelector: {}", given=FENCE),
     "networkPolicy.apiServerPorts": Row([1234], "NetworkPolicy", "port: 1234", "port: 6443", given=FENCE),

@@ -46,6 +46,7 @@ EVERYTHING = {
         "dashboard": {"enabled": True, "labels": {"team": "vision"}, "annotations": {"grafana_folder": "Vision"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki/runbooks"},
     },
+    "tracing": {"endpoint": "https://collector.example.com/v1/traces", "headersSecret": "collector"},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
     "nodeSelector": {"kubernetes.io/os": "linux"},

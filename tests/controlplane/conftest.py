@@ -13,6 +13,7 @@ import yaml
 from localcluster import Cluster
 from tests.kube import Kube, eventually, install_crds
 from tests.operator_process import OperatorProcess, free_port
+from tests.otlp import Collector
 
 PROFILES = """
 default: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 5}
@@ -97,8 +98,20 @@ def rights(cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """What the shared operator sends its traces to."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
 def operator(
-    cluster: Cluster, kube: Kube, rights: list[dict[str, Any]], profiles: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster,
+    kube: Kube,
+    rights: list[dict[str, Any]],
+    profiles: Path,
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[OperatorProcess]:
     """One operator that takes live reports, with the rights of the chart and no others. Who kills it starts it again."""
     folder = tmp_path_factory.mktemp("operator")
@@ -114,6 +127,7 @@ def operator(
         "DARKROOM_REPORTS_ADDRESS": f"127.0.0.1:{port}",
         "DARKROOM_REPORTS_PORT": str(port),
         "DARKROOM_REPORTS_SECRET": f"{RELEASE}/darkroom-reports",
+        "DARKROOM_TRACING_ENDPOINT": collector.endpoint,
     }
     with OperatorProcess(folder / "kubeconfig", profiles, folder / "operator.log", **settings) as process:
         eventually(lambda: kube.get("Secret", RELEASE, "darkroom-reports").get("data"), what="a certificate")

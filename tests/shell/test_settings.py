@@ -22,6 +22,7 @@ def test_every_setting_can_be_set():
         "reports_address": "darkroom.tools.svc:443",
         "reports_port": "9443",
         "reports_secret": "tools/reports",
+        "tracing_endpoint": "http://collector:4318/v1/traces",
         "log_level": "DEBUG",
         "log_format": "plain",
         "workers": "3",

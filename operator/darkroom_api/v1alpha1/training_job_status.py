@@ -104,6 +104,10 @@ class Attempt(Model):
     reason: Annotated[str | None, Field(max_length=128, description="Why it ended, or is being ended.")] = None
     message: Annotated[ShortText | None, Field(description="Why it ended, in a sentence.")] = None
     node: Annotated[Name | None, Field(description="Node of the process that failed first.")] = None
+    time: Annotated[
+        dict[str, Seconds] | None,
+        Field(max_length=16, description="Where its time went: the buckets of status.time that are not 0, in seconds."),
+    ] = None
     nodes: Annotated[int | None, Field(description="Elastic jobs: pods that hold a node.")] = None
     nodes_time: Annotated[Time | None, Field(description="Elastic jobs: since when it is so many.")] = None
     node_seconds: Annotated[
@@ -269,3 +273,7 @@ class TrainingJobStatus(Model):
     ] = None
     outputs: Annotated[Outputs | None, Field(description="What the run left on the checkpoint claim.")] = None
     resolved: Annotated[Resolved | None, Field(description="What names in the spec stood for.")] = None
+    trace_id: Annotated[
+        str | None,
+        Field(max_length=32, description="OpenTelemetry trace of its life, once that was sent to a collector."),
+    ] = None

@@ -82,6 +82,13 @@ def _mark_lost(times: dict[str, float], span: Span) -> None:
         times["lost_work"] += lost
 
 
+def told(times: Mapping[str, float]) -> dict[str, str]:
+    """Seconds of one attempt by bucket, as its record has them."""
+    return {wire: _text(times[name]) for name, wire in zip(BUCKETS, WIRE_BUCKETS, strict=True) if times[name] >= _LEAST}
+
+
+_LEAST = 0.001
+"""Seconds that a status can tell from nothing."""
 LONGEST = 9_999_999_999.0
 """Seconds that fit into a status: three centuries, so what reaches it was no measurement."""
 

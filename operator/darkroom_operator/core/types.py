@@ -136,3 +136,5 @@ class Facts:
     """API version by gang scheduler (queueing.APIS), as far as the API server serves them."""
     precedent: Precedent | None = None
     """Of the same work, the newest."""
+    trace_id: str | None = None
+    """Of the job's trace, once it was sent to a collector."""

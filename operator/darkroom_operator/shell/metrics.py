@@ -99,7 +99,7 @@ class Metrics:
             "darkroom_reconcile_duration_seconds", "One reconcile", buckets=_BUCKETS, registry=here
         )
         build = Gauge("darkroom_build_info", "1, with the version", ["version", "kopf", "python"], registry=here)
-        build.labels(_version_of("darkroom"), _version_of("kopf"), platform.python_version()).set(1)
+        build.labels(version_of("darkroom"), version_of("kopf"), platform.python_version()).set(1)
         self.requests = Counter(
             "darkroom_api_requests", "Answers of the API server", ["verb", "resource", "code"], registry=self.registry
         )
@@ -136,6 +136,7 @@ class Metrics:
         self.events = Counter(
             "darkroom_events", "Events about our objects, by what became of them", ["type", "result"], registry=here
         )
+        self.traces = Counter("darkroom_traces", "Jobs whose trace was sent", ["result"], registry=here)
         self.certificate_expiry = Gauge(
             "darkroom_reports_certificate_expiry_timestamp_seconds", "End of the certificate in use", registry=here
         )
@@ -251,7 +252,8 @@ def _seconds_between(start: str, end: str) -> float:
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
-def _version_of(distribution: str) -> str:
+def version_of(distribution: str) -> str:
+    """Of an installed distribution."""
     try:
         return version(distribution)
     except PackageNotFoundError:  # run from a checkout that is not installed

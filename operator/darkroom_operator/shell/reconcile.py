@@ -30,6 +30,7 @@ from darkroom_operator.shell.precedents import Precedents
 from darkroom_operator.shell.profiles import Profiles
 from darkroom_operator.shell.queue import KeyedQueue
 from darkroom_operator.shell.store import Store
+from darkroom_operator.shell.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -266,11 +267,12 @@ class Reconciler(Actor):
         discovery: Discovery,
         leads: Callable[[], bool] = lambda: True,
         inbox: Inbox | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         super().__init__(client, store, metrics, reporter=reporter, leads=leads)
         self._caches, self._profiles, self._plan = caches, profiles, plan
-        self._inbox, self._discovery = inbox or Inbox(), discovery
         self._precedents = Precedents()
+        self._inbox, self._discovery, self._tracing = inbox or Inbox(), discovery, tracing
 
     def _forget(self, key: Key) -> None:
         self._caches.forget(key)
@@ -282,10 +284,11 @@ class Reconciler(Actor):
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
         self._precedents.note(body)
+        children, now = await self._with_workloads(body, self._caches.of(key)), self._client.clock.now()
         facts = Facts(
             body,
-            await self._with_workloads(body, self._caches.of(key)),
-            self._client.clock.now(),
+            children,
+            now,
             self._profiles.current,
             served=self._discovery.served,
             refusal=refusal,
@@ -293,6 +296,7 @@ class Reconciler(Actor):
             channel=self._inbox.channel,
             listening_since=self._inbox.listening_since,
             precedent=self._precedents.of(body),
+            trace_id=self._tracing.trace_id(body, now) if self._tracing else None,
         )
         return self._plan(facts)
 

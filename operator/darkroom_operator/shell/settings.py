@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ class Settings:
     """Port that it listens on for them, with TLS."""
     reports_secret: str = "darkroom-system/darkroom-reports"  # noqa: S105
     """`namespace/name` of the Secret that holds authority and certificate; it must exist, and is filled by the operator."""
+    tracing_endpoint: str = ""
+    """URL that takes OTLP over HTTP, mostly https://.../v1/traces; empty: no traces of finished jobs are sent."""
     log_level: str = "INFO"
     log_format: str = "json"
     """`json`: an object a line; `plain`: for a terminal."""
@@ -65,6 +68,7 @@ class Settings:
             "reports_address": _pair(":"),
             "reports_port": _between(int, 1, 65535),
             "reports_secret": _pair("/"),
+            "tracing_endpoint": _url,
             "log_level": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
             "log_format": _one_of("json", "plain"),
             "workers": _between(int, 1, 256),
@@ -106,6 +110,13 @@ def _lease(text: str) -> str:
     namespace, slash, name = text.partition("/")
     if not (namespace and slash and name) or "/" in name:
         raise ValueError("must be namespace/name")
+    return text
+
+
+def _url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be an address such as http://collector.example:4318/v1/traces")
     return text
 
 

@@ -149,6 +149,8 @@ class Observed:
     """Of a sweep's trial: the metric whose values by epoch the status keeps."""
     leave: tuple[str, str] | None = None
     """Of a sweep's trial: reason and message, once the sweep wants it to save and leave."""
+    trace_id: str | None = None
+    """Of the trace of its life, once that was sent."""
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Every pod of an attempt that is known, by index."""
@@ -205,6 +207,7 @@ def observe(facts: Facts) -> Observed:
         precedent=facts.precedent,
         objective=meta.get("annotations", {}).get(names.ANNOTATION_OBJECTIVE),
         leave=leave_of(facts.body),
+        trace_id=facts.trace_id,
     )
 
 

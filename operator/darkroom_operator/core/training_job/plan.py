@@ -321,19 +321,20 @@ def _after_the_end(seen: Observed) -> Plan:
     ttl = seen.spec.ttl_seconds_after_finished if seen.spec else None
     finished = parse_time(seen.status.completion_time)
     if ttl is None or finished is None:
-        return _keep_generation(seen, Plan(delete=stop))
+        return _kept_up(seen, Plan(delete=stop))
     left = ttl - (seen.now - finished).total_seconds()
     if left > 0:
-        return _keep_generation(seen, Plan(delete=stop, requeue_after=left))
+        return _kept_up(seen, Plan(delete=stop, requeue_after=left))
     return Plan(delete=(*stop, Delete("TrainingJob", seen.name, seen.uid)))
 
 
-def _keep_generation(seen: Observed, decision: Plan) -> Plan:
-    """An edit after the end (a new TTL, say) must not leave the conditions looking stale."""
-    if seen.status.observed_generation == seen.generation:
-        return decision
+def _kept_up(seen: Observed, decision: Plan) -> Plan:
+    """An edit after the end (a new TTL, say) must not leave the conditions looking stale; and the trace is sent after it."""
     new = seen.status.model_copy(deep=True)
     new.observed_generation = seen.generation
+    new.trace_id = new.trace_id or seen.trace_id
+    if new == seen.status:
+        return decision
     for condition in new.conditions or []:
         condition.observed_generation = seen.generation
     return Plan(delete=decision.delete, status=new.to_wire(), requeue_after=decision.requeue_after)

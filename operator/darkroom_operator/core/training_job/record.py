@@ -182,8 +182,10 @@ def _account(
     pause = max(0.0, (start - paused).total_seconds()) if paused else 0.0
     counted = max(0.0, (end - (budget.counted_from(attempt) or end)).total_seconds())
     status.active_seconds = (status.active_seconds or 0) + round(counted)
+    spent = accounting.spent(span)
+    attempt.time = accounting.told(spent) or None
     status.time = accounting.add(
-        status.time, accounting.spent(span), pause=pause, saved=span.report.saved_seconds if span.report else None
+        status.time, spent, pause=pause, saved=span.report.saved_seconds if span.report else None
     )
     status.goodput = accounting.goodput(status.time)
     if seen.profile:

@@ -154,12 +154,13 @@ def without_helm(obj: Object) -> Object:
 
 def health_patch() -> str:
     """The script, which tests run as it is, in the place where Argo CD looks for it."""
-    key = "resource.customizations.health.darkroom.dev_TrainingJob"
     script = "".join(f"    {line}".rstrip() + "\n" for line in HEALTH.read_text().splitlines())
+    kinds = (crd["spec"]["names"]["kind"] for crd in all_crds())
     return (
         HEADER.format(source=HEALTH.relative_to(ROOT))
         + "# kubectl --namespace argocd patch configmap argocd-cm --patch-file deploy/gitops/argocd/argocd-cm.yaml\n"
-        + f"data:\n  {key}: |\n{script}"
+        + "data:\n"
+        + "".join(f"  resource.customizations.health.darkroom.dev_{kind}: |\n{script}" for kind in kinds)
     )
 
 

@@ -1,4 +1,4 @@
-"""What GitOps tools make of a TrainingJob, by their own code (tests/go/health), and statuses of every kind to ask about."""
+"""What GitOps tools make of our objects, by their own code (tests/go/health), and statuses of every kind to ask about."""
 
 import copy
 import json
@@ -14,6 +14,7 @@ from darkroom_api.report import Reason
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.types import Refusal
 from tests.chart.conftest import ROOT
+from tests.core.sweep_world import SweepWorld
 from tests.core.test_plan import running
 from tests.core.world import World, message
 from tests.tools import tool
@@ -41,11 +42,12 @@ class Judged:
     message: str
 
 
-def judge(bodies: list[dict[str, Any]]) -> list[Judged]:
+def judge(bodies: list[dict[str, Any]], kind: str = "TrainingJob") -> list[Judged]:
     """One run of the program for all."""
     documents = yaml.safe_load_all(PIPELINE.read_text())
-    (check,) = [c for document in documents for c in document["spec"].get("healthCheckExprs", [])]
-    head = {"apiVersion": names.API_VERSION, "kind": "TrainingJob"}
+    checks = {c["kind"]: c for document in documents for c in document["spec"].get("healthCheckExprs", [])}
+    check = checks[kind]
+    head = {"apiVersion": names.API_VERSION, "kind": kind}
     question = {"objects": [head | body for body in bodies], "script": SCRIPT.read_text(), "expressions": check}
     done = subprocess.run([tool("health")], input=json.dumps(question), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -235,3 +237,71 @@ def recorded() -> Iterator[dict[str, Any]]:
             generation = status["observedGeneration"]
             metadata = world.body["metadata"] | {"generation": generation}
             yield {"metadata": metadata, "spec": world.body["spec"], "status": copy.deepcopy(status)}
+
+
+# --- Lives of sweeps ---
+
+
+def _searches(**spec: Any) -> SweepWorld:
+    world = SweepWorld(**spec)
+    world.settle()
+    return world
+
+
+def _ends(**spec: Any) -> SweepWorld:
+    world = _searches(**spec)
+    world.run_out()
+    return world
+
+
+def _sweep_is_suspended(*, gone: bool) -> SweepWorld:
+    world = _searches()
+    world.edit(suspend=True)
+    world.settle()
+    for name in world.running if gone else ():
+        world.jobs[name]["status"] |= {"state": "Suspended"}
+    world.settle()
+    return world
+
+
+def _refits() -> SweepWorld:
+    world = _searches(refit={})
+    for _ in range(30):
+        if world.status["state"] == "Refitting":
+            return world
+        for name in world.running:
+            world.complete(name)
+        world.settle()
+    raise AssertionError("no refit")
+
+
+def _fails() -> SweepWorld:
+    world = _searches(stopping={"maxTrials": 9, "maxFailedTrials": 0})
+    for name in world.running:
+        world.end(name, "Failed", "SoftwareError", "no")
+    world.settle()
+    return world
+
+
+def _spends_its_money() -> SweepWorld:
+    world = _searches(stopping={"maxTrials": 9, "maxCost": "1"}, parallelism=2)
+    world.complete(world.running[0], cost="5 USD")
+    world.settle()
+    return world
+
+
+def _is_broken() -> SweepWorld:
+    world = SweepWorld()
+    world.body["spec"] = {}
+    world.settle()
+    return world
+
+
+def sweeps() -> list[dict[str, Any]]:
+    """Sweeps in every state."""
+    unseen = copy.deepcopy(SweepWorld().body) | {"status": {"observedGeneration": -1}}
+    worlds = [
+        *(_searches(), _ends(), _fails(), _refits(), _spends_its_money(), _is_broken()),
+        *(_sweep_is_suspended(gone=gone) for gone in (False, True)),
+    ]
+    return [unseen, *(world.body for world in worlds)]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.tuning_sweep_status import TuningSweepStatus
 from darkroom_operator.core.training_job import plan, status
-from tests.chart.health import PIPELINE, SCRIPT, Judged, Verdict, judge, recorded
+from tests.chart.health import PIPELINE, SCRIPT, Judged, Verdict, judge, recorded, sweeps
 from tests.core.test_plan import running
 
 ON_ITS_WAY = Verdict("InProgress", "InProgress", "Progressing")
@@ -63,6 +64,26 @@ def test_the_lives_come_through_every_reason_that_the_plan_names(judged):
     assert {getattr(names, name) for name in named} <= told
 
 
+SWEEPS = {
+    None: ON_ITS_WAY,
+    "Running": Verdict("Current", "InProgress", "Healthy"),
+    "Stopping": ON_ITS_WAY,
+    "Suspended": Verdict("Current", "InProgress", "Suspended"),
+    "Stalled": Verdict("Failed", "InProgress", "Degraded"),
+    "Refitting": ON_ITS_WAY,
+    "Complete": Verdict("Current", "Current", "Healthy"),
+    "Failed": Verdict("Failed", "Failed", "Degraded"),
+}
+
+
+def test_sweeps():
+    """The same script and expressions, in every state that a sweep's plan writes."""
+    found = {one.body["status"].get("state"): one for one in judge(sweeps(), "TuningSweep")}
+    assert {state: one.verdict for state, one in found.items()} == SWEEPS
+    described = str(TuningSweepStatus.model_fields["state"].description)
+    assert set(re.findall(r"[A-Z]\w+", described.partition(":")[2])) == set(SWEEPS) - {None}
+
+
 def test_a_status_of_an_older_spec_says_nothing():
     world = running()
     world.edit(suspend=True)
@@ -72,7 +93,8 @@ def test_a_status_of_an_older_spec_says_nothing():
 
 def test_the_patch_for_argo_cd_has_the_script():
     data = yaml.safe_load(SCRIPT.with_name("argocd-cm.yaml").read_text())["data"]
-    assert data == {"resource.customizations.health.darkroom.dev_TrainingJob": SCRIPT.read_text()}
+    kinds = ("TrainingJob", "TuningSweep")
+    assert data == {f"resource.customizations.health.darkroom.dev_{kind}": SCRIPT.read_text() for kind in kinds}
 
 
 def test_the_pipeline_waits_for_its_trainings():

@@ -1,4 +1,4 @@
--- Health of a TrainingJob for Argo CD, by the conditions that the operator writes (the same that Flux and Helm read).
+-- Health of a TrainingJob or a TuningSweep for Argo CD, by the conditions that the operator writes (the same that Flux and Helm read).
 -- Healthy: running or complete. Suspended: as asked. Progressing: on its way. Degraded: nothing will happen until somebody acts.
 local hs = { status = "Progressing", message = "Waiting for the operator" }
 local status = obj.status

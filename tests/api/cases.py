@@ -403,6 +403,8 @@ DATA = [
         )
     ),
     no("format: COCO", vision__data__format="COCO"),
+    ok("a pack by its digest", vision__data__packSha256=SHA),
+    no("a digest that is none", "packSha256", vision__data__packSha256=SHA[:63]),
     ok("corrupt images: none", vision__data__maxCorruptFraction="0"),
     ok("corrupt images: all", vision__data__maxCorruptFraction="1"),
     *(

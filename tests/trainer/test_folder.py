@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkroom_trainer.data.folder import Names, read_folder
+from darkroom_trainer.data.folder import read_folder
+from darkroom_trainer.data.names import Names
 from darkroom_trainer.data.split import Shares
 from darkroom_trainer.errors import DataError
 

@@ -1,4 +1,4 @@
-"""`darkroom-trainer train [CONFIG.json]`, `darkroom-trainer predict MODEL IMAGE...`, `darkroom-trainer summary RUN`."""
+"""`darkroom-trainer train [CONFIG.json]`, and `predict MODEL IMAGE...`, `summary RUN`, `pack FOLDER OUT`."""
 
 import argparse
 import sys
@@ -17,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from darkroom_trainer.summary import page
 
         return page.main(arguments[1:])
+    if arguments[:1] == ["pack"]:
+        from darkroom_trainer import pack
+
+        return pack.main(arguments[1:])
     if arguments[:1] == ["worker"]:  # started by the launcher, with the folder that they share
         from darkroom_trainer import worker
 
@@ -53,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a task of your own: a function that takes the TrainerConfig and returns a darkroom_trainer.tasks.base.Task",
     )
     commands.add_parser("summary", help="write a run's summary.html anew; see `summary --help`")
+    commands.add_parser("pack", help="a data set's files in a few large ones; see `pack --help`")
     commands.add_parser("predict", help="classes of images by an exported model; see `predict --help`")
     return parser
 

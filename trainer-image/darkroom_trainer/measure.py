@@ -5,7 +5,6 @@ The same images give the same answer, so every process, and every later start of
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,9 @@ from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
 from darkroom_api.v1alpha1.measured import Measured, Normalization
 from darkroom_api.v1alpha1.transfer import MissingWeights
 from darkroom_api.v1alpha1.vision import Stem, TrainerConfig, Vision
-from darkroom_trainer.data.decode import ImageError, decode
+from darkroom_trainer.data.decode import ImageError, decode, full_size
 from darkroom_trainer.data.folder import Listing
+from darkroom_trainer.data.place import files_of
 from darkroom_trainer.data.transforms import SMALL_IMAGE
 from darkroom_trainer.errors import DataError
 
@@ -70,13 +70,13 @@ def _with_known_weights(config: TrainerConfig) -> Vision:
 def measure(listing: Listing) -> Measurements:
     """From at most SAMPLE images, evenly over the classes."""
     chosen = np.unique(np.linspace(0, len(listing) - 1, SAMPLE).round().astype(int))
-    sides, pixels = [], []
+    sides, pixels, files = [], [], files_of(listing.root, listing.names)
     for index in chosen.tolist():
         try:
-            image = decode(os.fsencode(listing.root) + b"/" + listing.names.raw(index))
+            image = decode(files.open(index))
         except ImageError:
             continue  # the loader counts them, and names them
-        sides.append(min(image.size))
+        sides.append(min(full_size(image)))
         small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
         pixels.append(np.asarray(small, dtype=np.float64).reshape(-1, 3) / 255)
     if not sides:

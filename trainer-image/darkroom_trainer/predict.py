@@ -20,7 +20,8 @@ from torch import nn
 
 from darkroom_api.report import ExitCode
 from darkroom_trainer.data.decode import ImageError, decode
-from darkroom_trainer.data.folder import printable, walk
+from darkroom_trainer.data.folder import walk
+from darkroom_trainer.data.names import printable
 from darkroom_trainer.errors import ConfigError, StorageError, TrainerError, headline
 from darkroom_trainer.export import load_model
 from darkroom_trainer.tasks import make_exported

@@ -8,10 +8,10 @@ from pydantic import BeforeValidator, Field
 
 from darkroom_api.v1alpha1.budget import Duration, seconds_of
 from darkroom_api.v1alpha1.common import ClaimName, Decimal, DnsLabel, Model, Quantity, Rule, without_nulls
+from darkroom_api.v1alpha1.data import Data
 from darkroom_api.v1alpha1.tasks import FORMATS, Task
 from darkroom_api.v1alpha1.training_job import Checkpoint, TrainingJobSpec
 from darkroom_api.v1alpha1.tuning_sweep import Algorithm, TuningSweepSpec, sweep_changes
-from darkroom_api.v1alpha1.vision import Data
 
 LEAST_SECONDS = 120
 """Of a search: a trial takes half a minute at least, and there must be a few."""

@@ -4,15 +4,16 @@ import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 from PIL import Image
 
-from darkroom_trainer.data.decode import ImageError, decode
-from darkroom_trainer.data.folder import Listing, printable
+from darkroom_trainer.data.decode import ImageError, Source, decode
+from darkroom_trainer.data.folder import Listing
+from darkroom_trainer.data.names import printable
+from darkroom_trainer.data.place import Files, files_of
 from darkroom_trainer.data.transforms import Transform
 from darkroom_trainer.errors import StorageError
 from darkroom_trainer.tasks.base import Batch, SampleRef
@@ -41,36 +42,35 @@ class FolderImages:
     """
 
     def __init__(self, listing: Listing, transform: Transform, *, size: int, seed: int) -> None:
-        self._root = bytes(Path(listing.root)) + b"/"
-        self._names, self._labels = listing.names, listing.labels
+        self._files, self._labels = files_of(listing.root, listing.names), listing.labels
         self._transform, self._size, self._seed = transform, size, seed
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._labels)
 
     def name(self, index: int) -> str:
-        return printable(self._names.raw(index))
+        return self._files.names[index]
 
     def __getitem__(self, ref: SampleRef) -> Item:
-        name, label = self._names.raw(ref.index), int(self._labels[ref.index])
-        image = open_image(self._root, name, lambda path: decode(path, at_least=self._transform.at_least))
+        label = int(self._labels[ref.index])
+        image = open_image(self._files, ref.index, lambda source: decode(source, at_least=self._transform.at_least))
         if isinstance(image, str):
             blank = np.full((self._size, self._size, 3), 128, dtype=np.uint8)
             return Item(blank, label, corrupt=image)
         return Item(self._transform(image, sample_random(self._seed, ref)), label)
 
 
-def open_image(root: bytes, name: bytes, read: Callable[[bytes], Image.Image] = decode) -> Image.Image | str:
-    """The file below `root`, which ends with a slash, or its printable name if it is damaged.
+def open_image(files: Files, index: int, read: Callable[[Source], Image.Image] = decode) -> Image.Image | str:
+    """A file of a split, or its printable name if it is damaged.
 
     Raises StorageError if the volume is what failed.
     """
     try:
-        return read(root + name)
+        return read(files.open(index))
     except ImageError as error:
         if _is_outage(error.__cause__):
-            raise StorageError(f"{printable(root + name)} cannot be read: {error}") from error
-        return printable(name)
+            raise StorageError(f"{printable(files.path(index))} cannot be read: {error}") from error
+        return files.names[index]
 
 
 def _is_outage(cause: BaseException | None) -> bool:

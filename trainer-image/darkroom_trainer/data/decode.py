@@ -1,6 +1,8 @@
 """Turns a PNG or JPEG file into an upright RGB image, whatever mode it was saved in."""
 
 import warnings
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +15,47 @@ _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION_SOURCES = ("exif", "xmp", "XML:com.adobe.xmp")
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """An image that is decoded already. data: uint8 RGB, row by row; full: width and height of the file's own image."""
+
+    data: bytes
+    size: tuple[int, int]
+    full: tuple[int, int]
+
+    def image(self) -> Image.Image:
+        image = Image.frombuffer("RGB", self.size, self.data, "raw", "RGB", 0, 1)
+        image.info[_FULL_SIZE] = self.full
+        return image
+
+
+Source = str | bytes | Path | BytesIO | Pixels
+"""Where an image comes from: a file's name, its content, or its pixels."""
+_FULL_SIZE = "full size"
+
+
+def full_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of the file's image, which a pack may keep at a smaller size."""
+    width, height = image.info.get(_FULL_SIZE, image.size)
+    return width, height
+
+
 class ImageError(Exception):
     """A file that is no readable image; the message says why, without the file's name."""
 
 
-def decode(path: str | bytes | Path, *, at_least: int = 0) -> Image.Image:
+def decode(source: Source, *, at_least: int = 0) -> Image.Image:
     """The image as RGB: transparency over white, 16-bit grey scaled to 8, CMYK converted, turned as EXIF says.
 
     A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep `at_least` pixels; 0 keeps full size.
     Raises ImageError for anything that cannot be read.
     """
+    if isinstance(source, Pixels):
+        return source.image()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and large sizes: the pixels decide, MAX_PIXELS refuses
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
+            with Image.open(source, formats=("PNG", "JPEG")) as image:
                 return _upright_rgb(image, at_least)
     except ImageError:
         raise
@@ -34,10 +63,10 @@ def decode(path: str | bytes | Path, *, at_least: int = 0) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
-def open_png(path: str | bytes | Path) -> Image.Image:
+def open_png(source: Source) -> Image.Image:
     """A PNG as it is saved: what its values are is up to the caller. Raises ImageError as `decode` does."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(source, formats=("PNG",)) as image:  # type: ignore[arg-type]  # a mask is never stored as pixels
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             image.load()

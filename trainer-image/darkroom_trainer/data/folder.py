@@ -5,12 +5,15 @@ names are kept in one block of bytes, which loader processes share instead of co
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from darkroom_trainer.data.names import Names, printable
+from darkroom_trainer.data.place import Place, scanner
 from darkroom_trainer.data.split import SPLITS, Shares, divide
 from darkroom_trainer.errors import DataError
 
@@ -20,40 +23,11 @@ EXTENSIONS = (b".png", b".jpg", b".jpeg")
 EIGHTY_TEN_TEN = Shares(0.8, 0.1, 0.1)
 
 
-class Names:
-    """Many file names in two arrays: a forked worker reads them without touching a reference count per name.
-
-    Indices run from 0; there are no negative ones.
-    """
-
-    def __init__(self, names: Iterable[bytes]) -> None:
-        names = list(names)
-        self._blob = b"".join(names)
-        lengths = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
-        self._ends = np.concatenate(([0], np.cumsum(lengths)))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def raw(self, index: int) -> bytes:
-        """The name as the file system has it."""
-        return self._blob[self._ends[index] : self._ends[index + 1]]
-
-    def __getitem__(self, index: int) -> str:
-        """The name for a message."""
-        return printable(self.raw(index))
-
-
-def printable(name: bytes) -> str:
-    """A file name for a message: UTF-8, with other bytes escaped."""
-    return name.decode("utf-8", "backslashreplace")
-
-
 @dataclass(frozen=True)
 class Listing:
     """One split. `names` are relative to `root`, sorted; `labels` is int32 [n], an index into the classes."""
 
-    root: Path
+    root: Place
     names: Names
     labels: np.ndarray
 
@@ -79,7 +53,7 @@ class _Found:
     ignored: dict[bytes, int]
 
 
-def read_folder(path: Path, *, shares: Shares | None = None, seed: int = 0) -> Folder:
+def read_folder(path: Place, *, shares: Shares | None = None, seed: int = 0) -> Folder:
     """List the images below `path` by the rule of `data.split`.
 
     With shares, `path` holds class folders and each class is divided. Without, the folders `train`, `val` and `test` are
@@ -100,7 +74,7 @@ def read_folder(path: Path, *, shares: Shares | None = None, seed: int = 0) -> F
     return _read_and_divide(path, shares or EIGHTY_TEN_TEN, seed)
 
 
-def _read_divided(path: Path, top: set[bytes]) -> Folder:
+def _read_divided(path: Place, top: set[bytes]) -> Folder:
     present = [split for split in SPLITS if split.encode() in top]
     if "val" not in present:
         raise DataError(f"{path} has a folder `train` but none named `val`; there are {_listed(top)}")
@@ -117,7 +91,7 @@ def _read_divided(path: Path, top: set[bytes]) -> Folder:
     )
 
 
-def _read_and_divide(path: Path, shares: Shares, seed: int) -> Folder:
+def _read_and_divide(path: Place, shares: Shares, seed: int) -> Folder:
     found = _find(path)
     classes = sorted(found.names)
     _check_classes(path, classes)
@@ -136,7 +110,7 @@ def _read_and_divide(path: Path, shares: Shares, seed: int) -> Folder:
     return Folder(tuple(_class_name(path, name) for name in classes), splits, sum(found.ignored.values()))
 
 
-def _listing(root: Path, classes: Sequence[bytes], names: dict[bytes, list[bytes]]) -> Listing:
+def _listing(root: Place, classes: Sequence[bytes], names: dict[bytes, list[bytes]]) -> Listing:
     counts = [len(names.get(name, ())) for name in classes]
     return Listing(
         root,
@@ -145,13 +119,14 @@ def _listing(root: Path, classes: Sequence[bytes], names: dict[bytes, list[bytes
     )
 
 
-def _find(path: Path, prefix: bytes = b"") -> _Found:
+def _find(path: Place, prefix: bytes = b"") -> _Found:
     """Every image below the class folders of `path`."""
     found = _Found({}, {})
     for name in _folders(path):
         folder = path / os.fsdecode(name)
         try:
-            entries = list(walk(os.fsencode(folder), prefix + name + b"/"))
+            scandir, inside = scanner(folder)
+            entries = list(walk(inside, prefix + name + b"/", scandir))
         except OSError as error:
             raise DataError(f"class folder {path / printable(name)} cannot be read: {error.strerror}") from error
         found.names[name] = [image for image, usable in entries if usable]
@@ -159,28 +134,31 @@ def _find(path: Path, prefix: bytes = b"") -> _Found:
     return found
 
 
-def walk(folder: bytes, prefix: bytes) -> Iterator[tuple[bytes, bool]]:
+def walk(
+    folder: bytes, prefix: bytes, scandir: Callable[[bytes], AbstractContextManager[Any]] = os.scandir
+) -> Iterator[tuple[bytes, bool]]:
     """Names below a class folder, and whether each is an image; folders within a class are searched too.
 
     An entry is asked for its kind only when its name is no image's: on file systems that do not say it in the
     listing, the question costs a round trip. Links to folders are not followed, for they can go in circles.
     """
-    with os.scandir(folder) as entries:
+    with scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
             if entry.name.lower().endswith(EXTENSIONS):
                 yield prefix + entry.name, True
             elif entry.is_dir(follow_symlinks=False):
-                yield from walk(entry.path, prefix + entry.name + b"/")
+                yield from walk(entry.path, prefix + entry.name + b"/", scandir)
             else:
                 yield prefix + entry.name, False
 
 
-def _folders(path: Path) -> list[bytes]:
+def _folders(path: Place) -> list[bytes]:
     """Names of the folders in `path`, hidden ones left out; DataError where it cannot be read."""
     try:
-        with os.scandir(os.fsencode(path)) as entries:
+        scandir, inside = scanner(path)
+        with scandir(inside) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith(b".") and entry.is_dir())
     except FileNotFoundError:
         raise DataError(f"data.path: {path} does not exist in the claim") from None
@@ -188,14 +166,14 @@ def _folders(path: Path) -> list[bytes]:
         raise DataError(f"data.path: {path} cannot be read as a folder: {error.strerror}") from error
 
 
-def _check_classes(path: Path, classes: Sequence[bytes]) -> None:
+def _check_classes(path: Place, classes: Sequence[bytes]) -> None:
     if not classes:
         raise DataError(f"{path} has no class folders: one folder per class is expected, with PNG or JPEG files in it")
     if len(classes) == 1:
         raise DataError(f"{path} has one class, {printable(classes[0])!r}: there is nothing to tell apart")
 
 
-def _check_same_classes(path: Path, split: str, present: set[bytes], expected: set[bytes]) -> None:
+def _check_same_classes(path: Place, split: str, present: set[bytes], expected: set[bytes]) -> None:
     """val has every class; test may lack some; neither has one that is not learned."""
     if unknown := present - expected:
         raise DataError(f"{path / split} has classes that {path / 'train'} has not: {_listed(unknown)}")
@@ -205,7 +183,7 @@ def _check_same_classes(path: Path, split: str, present: set[bytes], expected: s
         raise DataError(f"{path / split} has no class folders")
 
 
-def _check_filled(path: Path, found: _Found) -> None:
+def _check_filled(path: Place, found: _Found) -> None:
     for name in sorted(found.names):
         if not found.names[name]:
             raise DataError(
@@ -214,7 +192,7 @@ def _check_filled(path: Path, found: _Found) -> None:
             )
 
 
-def _class_name(path: Path, name: bytes) -> str:
+def _class_name(path: Place, name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from darkroom_api.v1alpha1.vision import Augmentation, Vision
+from darkroom_trainer.data.decode import full_size
 from darkroom_trainer.data.transforms import random_box
 
 FILL_LABEL = 255
@@ -30,7 +31,9 @@ class Frame:
     def picture(self, image: Image.Image, fill: tuple[int, int, int]) -> np.ndarray:
         """uint8 [size, size, 3]: bilinear, antialiased."""
         canvas = Image.new("RGB", (self.size, self.size), fill)
-        canvas.paste(self._part(image, Image.Resampling.BILINEAR), self.target[:2])
+        width, height = full_size(image)
+        scale = image.width / width, image.height / height
+        canvas.paste(self._part(image, Image.Resampling.BILINEAR, scale), self.target[:2])
         return self._turned(np.array(canvas))
 
     def labels(self, mask: Image.Image) -> np.ndarray:
@@ -62,9 +65,14 @@ class Frame:
         width, height = self.source[2] - self.source[0], self.source[3] - self.source[1]
         return np.asarray(part.resize((round(width), round(height)), Image.Resampling.NEAREST))
 
-    def _part(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
+    def _part(
+        self, image: Image.Image, resampling: Image.Resampling, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> Image.Image:
+        """scale: of the image at hand to the one whose pixels `source` counts."""
         left, top, right, bottom = self.target
-        return image.resize((right - left, bottom - top), resampling, box=self.source)
+        x0, y0, x1, y1 = (edge * factor for edge, factor in zip(self.source, scale * 2, strict=True))
+        box = (x0, y0, min(x1, image.width), min(y1, image.height))
+        return image.resize((right - left, bottom - top), resampling, box=box)
 
     def _turned(self, pixels: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(pixels[:, ::-1]) if self.mirrored else pixels

@@ -1,7 +1,6 @@
 """PASCAL VOC's folders: what is common to its masks and its boxes."""
 
-from pathlib import Path
-
+from darkroom_trainer.data.place import Place
 from darkroom_trainer.data.split import SPLITS
 from darkroom_trainer.errors import DataError
 
@@ -13,7 +12,7 @@ VOC_CLASSES = (
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-def read_names(path: Path, kind: str) -> dict[str, list[str]]:
+def read_names(path: Place, kind: str) -> dict[str, list[str]]:
     """Names of the images of each split, from ImageSets/<kind>/<split>.txt; raises DataError."""
     folder = path / "ImageSets" / kind
     splits = {split: names for split in SPLITS if (names := _lines(folder / f"{split}.txt")) is not None}
@@ -29,7 +28,7 @@ def read_names(path: Path, kind: str) -> dict[str, list[str]]:
     return splits
 
 
-def find_image(path: Path, name: str) -> bytes:
+def find_image(path: Place, name: str) -> bytes:
     """The image of a name, relative to `path`; raises DataError."""
     for ending in _ENDINGS:
         if (path / "JPEGImages" / f"{name}{ending}").is_file():
@@ -37,7 +36,7 @@ def find_image(path: Path, name: str) -> bytes:
     raise DataError(f"{path / 'JPEGImages'} has no image named {name!r}, but ImageSets has")
 
 
-def _lines(file: Path) -> list[str] | None:
+def _lines(file: Place) -> list[str] | None:
     """First word of each line; None if there is no such file."""
     try:
         return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,12 +1,10 @@
 """Image classification: one class per image, cross-entropy, accuracy."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.data import dataset
 from darkroom_trainer.data.folder import Folder, read_folder
 from darkroom_trainer.data.mix import Mixed, mix
+from darkroom_trainer.data.place import files_of, open_place
 from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
@@ -41,7 +40,7 @@ class Classification:
 
     def __init__(self, config: TrainerConfig) -> None:
         self._vision = config.vision
-        self._data = Path(config.data_dir, config.vision.data.path.lstrip("/"))
+        self._data = open_place(config)
         self._weights_dir = config.weights_dir
         self._preprocessing = Preprocessing.of(config.vision)
         self._augmentation = config.vision.augmentation
@@ -188,14 +187,13 @@ class Classification:
         if split == "train":
             recipe |= {"augmentation": self._augmentation.to_wire(), "seed": self._vision.seed}
         digest.update(json.dumps(recipe, sort_keys=True).encode())
+        files = files_of(listing.root, listing.names)
         for index in range(len(listing)):
-            name = listing.names.raw(index)
             try:
-                file = os.stat(bytes(listing.root) + b"/" + name)  # noqa: PTH116 - a million of them
+                stamp = files.stamp(index)
             except OSError:  # the loader tells of it
-                digest.update(name + b"\0-\0")
-            else:
-                digest.update(name + b"\0%d %d\0" % (file.st_size, file.st_mtime_ns))
+                stamp = b"-"
+            digest.update(listing.names.raw(index) + b"\0" + stamp + b"\0")
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

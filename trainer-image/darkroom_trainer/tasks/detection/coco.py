@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from darkroom_trainer.data.place import Place
 from darkroom_trainer.data.split import SPLITS
 from darkroom_trainer.errors import DataError
 from darkroom_trainer.tasks.detection.data import BoxedImages, RawBox, RawImage, assemble
 
 
-def read_coco(path: Path) -> BoxedImages:
+def read_coco(path: Place) -> BoxedImages:
     """As `instances_train2017.json` with `train2017/`; raises DataError that names the file and the annotation."""
     found: dict[str, list[RawImage]] = {}
     for split in SPLITS:
@@ -24,7 +24,7 @@ def read_coco(path: Path) -> BoxedImages:
     return assemble(path, found)
 
 
-def _read(file: Path, folder: str, root: Path) -> list[RawImage]:
+def _read(file: Place, folder: str, root: Place) -> list[RawImage]:
     content = _parse(file)
     if not (root / folder).is_dir():
         raise DataError(f"{root / folder} does not exist: {file.name} has its images there")
@@ -42,7 +42,7 @@ def _read(file: Path, folder: str, root: Path) -> list[RawImage]:
     return sorted(images.values(), key=lambda image: image.name)
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def _parse(file: Place) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

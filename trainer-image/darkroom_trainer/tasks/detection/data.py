@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from darkroom_trainer.data.folder import Names, printable
+from darkroom_trainer.data.names import Names, printable
+from darkroom_trainer.data.place import Place
 from darkroom_trainer.errors import DataError
 
 _NAMED = 5
@@ -34,7 +34,7 @@ class Annotated:
 class Annotations:
     """One split: names of images relative to `root`, and what is said of each."""
 
-    root: Path
+    root: Place
     names: Names
     items: Sequence[Annotated]
 
@@ -71,7 +71,7 @@ class RawImage:
     boxes: list[RawBox] = field(default_factory=list)
 
 
-def assemble(root: Path, found: dict[str, list[RawImage]]) -> BoxedImages:
+def assemble(root: Place, found: dict[str, list[RawImage]]) -> BoxedImages:
     """Check every box of every split, and the classes between them; raises DataError that names file and annotation."""
     classes = sorted({box.name for image in found["train"] for box in image.boxes})
     if not classes:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,8 +13,10 @@ from torch import nn
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.data.dataset import open_image, sample_random
-from darkroom_trainer.data.folder import printable
+from darkroom_trainer.data.decode import full_size
 from darkroom_trainer.data.frame import Frame, Letterbox, Views, stacked, whole
+from darkroom_trainer.data.names import printable
+from darkroom_trainer.data.place import files_of, open_place
 from darkroom_trainer.data.transforms import erase, normalize
 from darkroom_trainer.errors import DataError
 from darkroom_trainer.stages import Stage
@@ -68,22 +69,23 @@ class BoxedSet:
     ) -> None:
         self._annotations, self._letterbox, self._views = annotations, letterbox, views
         self._erasing, self._seed = erasing, seed
-        self._root = bytes(Path(annotations.root)) + b"/"
+        self._files = files_of(annotations.root, annotations.names)
 
     def __len__(self) -> int:
         return len(self._annotations)
 
     def __getitem__(self, ref: SampleRef) -> Item:
-        name, truth = self._annotations.names.raw(ref.index), self._annotations.items[ref.index]
-        image = open_image(self._root, name)
+        truth = self._annotations.items[ref.index]
+        image = open_image(self._files, ref.index)
         size = self._letterbox.size
         if isinstance(image, str):
             none = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
             target = Target(ref.index, *none, truth, whole(truth.width, truth.height, size), readable=False)
             return Item(np.full((size, size, 3), 128, dtype=np.uint8), target, corrupt=image)
-        if image.size != (truth.width, truth.height):
+        width, height = full_size(image)
+        if (width, height) != (truth.width, truth.height):
             raise DataError(
-                f"{printable(self._root + name)} has {image.width}x{image.height} pixels, its annotation says "
+                f"{printable(self._files.path(ref.index))} has {width}x{height} pixels, its annotation says "
                 f"{truth.width}x{truth.height}: its boxes would lie elsewhere"
             )
         random = sample_random(self._seed, ref)
@@ -125,7 +127,7 @@ class Detection:
 
     def __init__(self, config: TrainerConfig) -> None:
         self._vision = config.vision
-        self._data = Path(config.data_dir, config.vision.data.path.lstrip("/"))
+        self._data = open_place(config)
         self._weights_dir = config.weights_dir
         self._letterbox = Letterbox.of(config.vision)
 

@@ -1,8 +1,8 @@
 """PASCAL VOC: JPEGImages, Annotations and ImageSets/Main."""
 
-from pathlib import Path
 from xml.etree import ElementTree
 
+from darkroom_trainer.data.place import Place
 from darkroom_trainer.data.voc import find_image, read_names
 from darkroom_trainer.errors import DataError
 from darkroom_trainer.tasks.detection.data import BoxedImages, RawBox, RawImage, assemble
@@ -11,13 +11,13 @@ _FORBIDDEN = (b"<!DOCTYPE", b"<!ENTITY")
 """An annotation needs neither, and a few lines of them can fill any memory."""
 
 
-def read_voc_boxes(path: Path) -> BoxedImages:
+def read_voc_boxes(path: Place) -> BoxedImages:
     """An XML file for each name of the lists; raises DataError that names the file and the object."""
     found = {split: [_read(path, name) for name in names] for split, names in read_names(path, "Main").items()}
     return assemble(path, found)
 
 
-def _read(path: Path, name: str) -> RawImage:
+def _read(path: Place, name: str) -> RawImage:
     file = path / "Annotations" / f"{name}.xml"
     root = _parse(file)
     width, height = (int(_number(root, f"size/{side}", str(file))) for side in ("width", "height"))
@@ -27,7 +27,7 @@ def _read(path: Path, name: str) -> RawImage:
     return image
 
 
-def _parse(file: Path) -> ElementTree.Element:
+def _parse(file: Place) -> ElementTree.Element:
     try:
         text = file.read_bytes()
         if any(word in text for word in _FORBIDDEN):

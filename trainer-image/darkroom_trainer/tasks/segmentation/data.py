@@ -2,14 +2,15 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from darkroom_trainer.data.decode import open_png
-from darkroom_trainer.data.folder import EXTENSIONS, Names, printable
+from darkroom_trainer.data.decode import Source, open_png
+from darkroom_trainer.data.folder import EXTENSIONS
 from darkroom_trainer.data.frame import FILL_LABEL
+from darkroom_trainer.data.names import Names, printable
+from darkroom_trainer.data.place import Place, scanner
 from darkroom_trainer.data.split import SPLITS, Shares, divide
 from darkroom_trainer.data.voc import VOC_CLASSES, find_image, read_names
 from darkroom_trainer.errors import DataError
@@ -24,7 +25,7 @@ _NAMED = 8
 class Pairs:
     """One split: names of images and of their masks, relative to `root`, in the same order."""
 
-    root: Path
+    root: Place
     images: Names
     masks: Names
 
@@ -40,7 +41,7 @@ class MaskedImages:
     splits: dict[str, Pairs]
 
 
-def read_mask_folder(path: Path, *, shares: Shares | None = None, seed: int = 0) -> MaskedImages:
+def read_mask_folder(path: Place, *, shares: Shares | None = None, seed: int = 0) -> MaskedImages:
     """`images` and `masks` below `path` divided, or below `train`, `val` and `test` in it; raises DataError."""
     classes = read_classes(path)
     if shares is None and (path / "train").is_dir():
@@ -58,7 +59,7 @@ def read_mask_folder(path: Path, *, shares: Shares | None = None, seed: int = 0)
     return MaskedImages(classes, divided)
 
 
-def read_voc_masks(path: Path) -> MaskedImages:
+def read_voc_masks(path: Place) -> MaskedImages:
     """JPEGImages and SegmentationClass by the lists in ImageSets/Segmentation; raises DataError."""
     classes = read_classes(path) if (path / CLASSES_FILE).exists() else ("background", *VOC_CLASSES)
     splits = {}
@@ -72,7 +73,7 @@ def read_voc_masks(path: Path) -> MaskedImages:
     return MaskedImages(classes, splits)
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
+def read_classes(path: Place) -> tuple[str, ...]:
     """The lines of `classes.txt`: the first one names value 0. Raises DataError."""
     file = path / CLASSES_FILE
     try:
@@ -94,13 +95,12 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def read_mask(path: bytes, classes: int, size: tuple[int, int]) -> Image.Image:
+def read_mask(source: Source, name: str, classes: int, size: tuple[int, int]) -> Image.Image:
     """A mask (mode L) of an image of `size` (width, height).
 
     Raises ImageError for a damaged file, and DataError for one that means something else: it would be learned.
     """
-    mask = open_png(path)
-    name = printable(path)
+    mask = open_png(source)
     if mask.mode not in _MASK_MODES:
         raise DataError(f"{name} is a mask of mode {mask.mode}: one channel with class numbers is expected (L or P)")
     if mask.size != size:
@@ -120,7 +120,7 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _pairs(root: Path, prefix: str) -> Pairs:
+def _pairs(root: Place, prefix: str) -> Pairs:
     """Files of the same stem in `images` and `masks`."""
     images, masks = (_by_stem(root, f"{prefix}{kind}") for kind in ("images", "masks"))
     if missing := sorted(images.keys() - masks.keys()):
@@ -134,7 +134,7 @@ def _pairs(root: Path, prefix: str) -> Pairs:
     return Pairs(root, Names(images[stem] for stem in stems), Names(masks[stem] for stem in stems))
 
 
-def _by_stem(root: Path, folder: str) -> dict[bytes, bytes]:
+def _by_stem(root: Place, folder: str) -> dict[bytes, bytes]:
     """Names below `root` of the images in a folder, by stem."""
     endings = EXTENSIONS if folder.endswith("images") else (b".png",)
     found: dict[bytes, bytes] = {}
@@ -148,9 +148,10 @@ def _by_stem(root: Path, folder: str) -> dict[bytes, bytes]:
     return found
 
 
-def _listed(folder: Path) -> list[bytes]:
+def _listed(folder: Place) -> list[bytes]:
     try:
-        with os.scandir(os.fsencode(folder)) as entries:
+        scandir, inside = scanner(folder)
+        with scandir(inside) as entries:
             return sorted(entry.name for entry in entries)
     except FileNotFoundError:
         raise DataError(f"{folder} does not exist: folders `images` and `masks` are expected") from None

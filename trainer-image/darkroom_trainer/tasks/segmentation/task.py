@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,7 +14,10 @@ from torch.nn import functional
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.data.dataset import open_image, sample_random
+from darkroom_trainer.data.decode import full_size
 from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, stacked, whole
+from darkroom_trainer.data.names import printable
+from darkroom_trainer.data.place import files_of, open_place
 from darkroom_trainer.data.split import Shares
 from darkroom_trainer.data.transforms import erase, normalize
 from darkroom_trainer.stages import Stage
@@ -49,23 +51,24 @@ class MaskedSet:
     def __init__(
         self, pairs: Pairs, classes: int, letterbox: Letterbox, *, views: Views | None, erasing: float, seed: int
     ) -> None:
-        self._pairs, self._classes, self._letterbox, self._views = pairs, classes, letterbox, views
+        self._classes, self._letterbox, self._views = classes, letterbox, views
         self._erasing, self._seed = erasing, seed
-        self._root = bytes(Path(pairs.root)) + b"/"
+        self._images, self._masks = (files_of(pairs.root, names) for names in (pairs.images, pairs.masks))
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._images.names)
 
     def __getitem__(self, ref: SampleRef) -> Item:
-        image_name, mask_name = self._pairs.images.raw(ref.index), self._pairs.masks.raw(ref.index)
-        image = open_image(self._root, image_name)
+        image = open_image(self._images, ref.index)
         if isinstance(image, str):
             return self._blank(image)
-        mask = open_image(self._root, mask_name, lambda path: read_mask(path, self._classes, image.size))
+        width, height = full_size(image)
+        name = printable(self._masks.path(ref.index))
+        mask = open_image(self._masks, ref.index, lambda s: read_mask(s, name, self._classes, (width, height)))
         if isinstance(mask, str):
             return self._blank(mask)
         random, size = sample_random(self._seed, ref), self._letterbox.size
-        frame = self._views.draw(*image.size, random) if self._views else whole(*image.size, size)
+        frame = self._views.draw(width, height, random) if self._views else whole(width, height, size)
         return self._erased(frame.picture(image, self._letterbox.fill), frame.labels(mask), random)
 
     def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random) -> Item:
@@ -90,7 +93,7 @@ class Segmentation:
 
     def __init__(self, config: TrainerConfig) -> None:
         self._vision = config.vision
-        self._data = Path(config.data_dir, config.vision.data.path.lstrip("/"))
+        self._data = open_place(config)
         self._weights_dir = config.weights_dir
         self._letterbox = Letterbox.of(config.vision)
         self._smoothing = float(config.vision.schedule.label_smoothing)

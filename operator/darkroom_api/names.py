@@ -112,6 +112,7 @@ REASON_SUSPENDED = "Suspended"  # spec.suspend
 REASON_COMPLETED = "Completed"  # the whole schedule ran
 REASON_TARGET_REACHED = "TargetReached"  # the target metric came early
 REASON_BUDGET_SPENT = "BudgetSpent"  # the schedule was bent to end inside the budget
+REASON_PLATEAU = "Plateau"  # val stopped getting better: vision.schedule.earlyStop
 REASON_PRUNED = "Pruned"  # a sweep had seen enough
 REASON_SWEEP_ENDED = "SweepEnded"  # the sweep was over while the trial ran
 REASON_DISRUPTED = "Disrupted"  # drained, evicted, preempted or lost with its node: free

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     TARGET_REACHED = "TargetReached"
     BUDGET_SPENT = "BudgetSpent"
+    PLATEAU = "Plateau"
     PRUNED = "Pruned"
     ASKED_TO_LEAVE = "AskedToLeave"
     DATA_ERROR = "DataError"

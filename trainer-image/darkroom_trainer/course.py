@@ -15,7 +15,7 @@ from darkroom_trainer.features import Features
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
 from darkroom_trainer.parallel import Replica, RunningStatistics
-from darkroom_trainer.schedule import LearningRate
+from darkroom_trainer.schedule import ImageSize, LearningRate, strength
 from darkroom_trainer.stages import Stage, Tail
 from darkroom_trainer.tasks.base import Batch, ImageSet
 from darkroom_trainer.transfer import Layers, Phase, phases_of
@@ -40,10 +40,13 @@ class Course:
         splits: Mapping[str, ImageSet],
         model: nn.Module,
         *,
+        progress: Callable[[int], float],
         say: Callable[[str], None],
     ) -> None:
+        """progress: share of the schedule at a step."""
         self._vision = vision = config.vision
         self._host, self._feed, self._plan, self._splits, self._model, self._say = host, feed, plan, splits, model, say
+        self._progress, self._image_size = progress, ImageSize.of(vision)
         self._transfer = vision.transfer or _EVERYTHING
         self.layers = Layers(model, self._stages(model), self._transfer)
         self._rate = LearningRate.of(
@@ -68,6 +71,13 @@ class Course:
     def rate(self, position: float) -> float:
         """The head's learning rate at a position in the schedule, in steps."""
         return self._rate.at(position) * self._phase_at(position).ease(position)
+
+    def image_size(self, step: int) -> int | None:
+        """Pixels a side to which the images of a step are reduced; None: they stay as they are."""
+        return self._image_size.at(self._progress(step))
+
+    def _strength(self, step: int) -> float:
+        return strength(float(self._vision.augmentation.ramp_up), self._progress(step))
 
     def _phase_at(self, position: float) -> Phase:
         return next((phase for phase in self.phases if position < phase.end), self.phases[-1])
@@ -118,7 +128,9 @@ class Course:
 
     def _batches(self, step: int) -> Iterator[Batch]:
         group = self._host.group
-        draws = TrainingBatches(self._plan, rank=group.rank, world=group.world, start=step, end=self._plan.steps)
+        draws = TrainingBatches(
+            self._plan, rank=group.rank, world=group.world, start=step, end=self._plan.steps, strength=self._strength
+        )
         return self._feed.batches(self._features.get("train", self._splits["train"]), draws)
 
     # --- Features ---

@@ -12,18 +12,22 @@ class Ema:
     """Keeps `model`, a copy whose floating-point weights and buffers follow the trained network.
 
     `decay` is per step at a global batch of 1024; d ** (batch / 1024) forgets as much per image at any other batch.
+    Updated every so many steps, it forgets as much as if it were updated in each.
     Early on the average follows faster, (1 + n) / (10 + n) after n updates: otherwise a short run would be judged by
     its initial weights.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float, batch: int) -> None:
+    def __init__(self, model: nn.Module, *, decay: float, batch: int, every: int = 1) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-        self.decay = decay ** (batch / _REFERENCE_BATCH)
+        self.decay = decay ** (batch * every / _REFERENCE_BATCH)
+        self._every = every
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Once after each optimizer step."""
+    def update(self, model: nn.Module, step: int) -> None:
+        """After optimizer step number `step`, counted from 0; does nothing if none is due."""
+        if (step + 1) % self._every:
+            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         ours, theirs = self.model.state_dict(), model.state_dict()

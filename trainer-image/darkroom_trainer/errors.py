@@ -30,13 +30,21 @@ class ConfigError(TrainerError):
 
 
 class DivergenceError(TrainerError):
-    """The loss is not a number any more."""
+    """The loss is not a number any more, or many times what it was."""
 
     @classmethod
     def after(cls, step: int, *, steps: int, learning_rate: float) -> Self:
         """Found at `step`, for the first time in so many steps."""
         return cls(
             f"the loss stopped being a number between steps {step - steps + 1} and {step}, at learning rate "
+            f"{learning_rate:.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
+        )
+
+    @classmethod
+    def exploded(cls, step: int, *, steps: int, learning_rate: float, first: float, loss: float) -> Self:
+        """The mean of so many steps before `step`, against that of the first ones."""
+        return cls(
+            f"the loss grew from {first:.4g} to {loss:.4g} in steps {step - steps + 1} to {step}, at learning rate "
             f"{learning_rate:.3g}: lower vision.optimizer.learningRate, or set vision.optimizer.clipNorm"
         )
 

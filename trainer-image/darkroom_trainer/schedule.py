@@ -1,9 +1,13 @@
-"""The learning rate as a function of the step: nothing to save, nothing to restore."""
+"""Learning rate, image size and strength of augmentation as functions of the step: nothing to save, nothing to restore."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from darkroom_api.v1alpha1.vision import Schedule
+from darkroom_api.v1alpha1.architectures import ARCHITECTURES
+from darkroom_api.v1alpha1.progression import EarlyStop
+from darkroom_api.v1alpha1.vision import Schedule, Vision
+from darkroom_trainer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,50 @@ class LearningRate:
                 return self.step_factor ** (epoch // self.step_epochs)
             case other:
                 raise ValueError(f"no decay named {other!r}")
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Progressive resizing: from `start` to below `full` pixels a side in steps of `step`, until a share of the schedule.
+
+    As in FFCV's recipes for ImageNet, which train at 160 to 192 pixels and evaluate at 256.
+    """
+
+    full: int
+    start: int
+    until: float
+    step: int
+
+    @classmethod
+    def of(cls, vision: Vision) -> "ImageSize":
+        """Raises ConfigError if the network cannot take such small images."""
+        chosen, full = vision.schedule.resolution, vision.image_size
+        if chosen is None:
+            return cls(full, full, 0.0, 1)
+        needs = ARCHITECTURES[vision.model.architecture]
+        if chosen.start < needs.min_size or chosen.start % needs.multiple_of or chosen.step % needs.multiple_of:
+            raise ConfigError(
+                f"vision.schedule.resolution: {vision.model.architecture} takes images of {needs.min_size} pixels and more, in "
+                f"multiples of {needs.multiple_of}: start is {chosen.start}, step is {chosen.step}"
+            )
+        return cls(full, chosen.start, float(chosen.until), chosen.step)
+
+    def at(self, progress: float) -> int | None:
+        """Pixels a side at a share of the schedule; None: all that there are."""
+        if progress >= self.until:
+            return None
+        grown = (self.full - self.start) * progress / self.until
+        return self.start + int(grown // self.step) * self.step
+
+
+def strength(ramp_up: float, progress: float) -> float:
+    """Of augmentation, 0 to 1, at a share of the schedule."""
+    return 1.0 if progress >= ramp_up else progress / ramp_up
+
+
+def is_plateau(values: Sequence[float], stop: EarlyStop, *, less_is_better: bool) -> bool:
+    """Whether the last `patience` epochs brought nothing better than the ones before; `values`: of each epoch."""
+    if len(values) <= stop.patience:
+        return False
+    signed = [-value if less_is_better else value for value in values]
+    return max(signed[-stop.patience :]) <= max(signed[: -stop.patience]) + float(stop.min_delta)

@@ -55,6 +55,10 @@ class Progress:
     worlds: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
     """Wall clock of all starts."""
+    history: list[float] = field(default_factory=list)
+    """Of each evaluated epoch, the metric that earlyStop looks at."""
+    first_loss: float | None = None
+    """Of the run's first window."""
     pace: list[float] | None = None
     """See Pace.dump."""
 

@@ -4,6 +4,7 @@ import torch
 
 from darkroom_api.v1alpha1.vision import Vision
 from darkroom_trainer.course import Course
+from darkroom_trainer.data.resize import resized
 from darkroom_trainer.data.sampler import Plan, derive_seed, share
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
@@ -22,8 +23,9 @@ class Stepper:
         self._generator = torch.Generator()
         self.sums = torch.zeros(2, dtype=torch.float64, device=host.group.device)
 
-    def take(self, step: int, learning_rate: float) -> None:
-        """Step number `step`, counted from 0."""
+    def take(self, step: int, learning_rate: float, size: int | None) -> None:
+        """Step number `step`, counted from 0, on images of `size` pixels a side; None: as they come."""
+        self._size = size
         set_learning_rate(self._learner.optimizer, learning_rate)
         statistics = self._course.statistics
         statistics.begin_step()
@@ -31,7 +33,7 @@ class Stepper:
             self._backward(step, micro_batch, last=micro_batch is None or micro_batch == self._share[-1])
         with self._host.clock.spend("communication"):
             statistics.end_step(self._plan.micro_batches)
-        self._update()
+        self._update(step)
 
     def _backward(self, step: int, micro_batch: int | None, *, last: bool) -> None:
         """Add a micro-batch's part to the gradient, which is the sum over valid samples divided by the global batch."""
@@ -55,9 +57,10 @@ class Stepper:
         with self._host.clock.spend("dataWait"):
             batch = next(self._course.batches)
         self._feed.corrupt.note("train", batch.corrupt)
-        return self._feed.place(batch)
+        placed = self._feed.place(batch)
+        return resized(placed, self._size) if self._size else placed
 
-    def _update(self) -> None:
+    def _update(self, step: int) -> None:
         learner, clip = self._learner, self._vision.optimizer.clip_norm
         if clip is not None:
             learner.scaler.unscale_(learner.optimizer)
@@ -66,4 +69,4 @@ class Stepper:
         learner.scaler.update()
         learner.optimizer.zero_grad()
         if learner.ema:
-            learner.ema.update(learner.model)
+            learner.ema.update(learner.model, step)

@@ -15,7 +15,7 @@ from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.course import Course
 from darkroom_trainer.data.sampler import Plan
 from darkroom_trainer.ema import Ema
-from darkroom_trainer.errors import DataError, DivergenceError, StorageError
+from darkroom_trainer.errors import DataError, StorageError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
@@ -27,6 +27,7 @@ from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
 from darkroom_trainer.step import Stepper
+from darkroom_trainer.stops import Plateau, check_loss
 from darkroom_trainer.summary.board import Board
 from darkroom_trainer.summary.card import model_card
 from darkroom_trainer.summary.summary import Summary
@@ -49,6 +50,8 @@ def train(config: TrainerConfig, task: Task, host: Host | None = None) -> Termin
             return run.finish() if not run.pace.bent else run.finish_in_time()
         if run.owes_phase() and not run.enter_phase():
             return run.leave()
+        if run.plateau.reached:
+            return run.finish(Reason.PLATEAU)
         run.train_step()
         if run.beat():
             return run.leave()
@@ -101,8 +104,21 @@ class Run:
         model = self.task.build_model()
         self.feed = self._make_feed(model)
         model = model.to(device, memory_format=self.feed.memory_format).train()
-        ema = Ema(model, decay=float(vision.ema.decay), batch=self.plan.batch) if vision.ema else None
-        self.course = Course(self.config, self.host, self.feed, self.plan, self.splits, model, say=self.report.say)
+        ema = (
+            Ema(model, decay=float(vision.ema.decay), batch=self.plan.batch, every=vision.ema.every_steps)
+            if vision.ema
+            else None
+        )
+        self.course = Course(
+            self.config,
+            self.host,
+            self.feed,
+            self.plan,
+            self.splits,
+            model,
+            progress=lambda step: self.pace.at(step) / self.plan.steps,
+            say=self.report.say,
+        )
         optimizer = make_optimizer(self.course.layers.rates(), vision.optimizer, device=device)
         return Learner(model, optimizer, self.feed.precision.scaler(), ema)
 
@@ -121,6 +137,7 @@ class Run:
         self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
         self.stepper = Stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
         self.keeper = Keeper(self.checkpoints, self.clock, self.report, self.learner, identity=self.identity)
+        self.plateau = Plateau(self.vision.schedule.early_stop, self.progress, best_metric=self.task.best_metric)
         self.pulse = Pulse(self.group)
         self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
         self.meter = Meter(self.clock, self.group, self.plan, self.vision.micro_batch_size)
@@ -173,8 +190,9 @@ class Run:
 
     def train_step(self) -> None:
         """One optimizer step on one global batch."""
-        self.learning_rate = self.course.rate(self.pace.at(self.progress.step))
-        self.stepper.take(self.progress.step, self.learning_rate)
+        step = self.progress.step
+        self.learning_rate = self.course.rate(self.pace.at(step))
+        self.stepper.take(step, self.learning_rate, self.course.image_size(step))
         self.progress.step += 1
         self.host.alive()
 
@@ -192,8 +210,7 @@ class Run:
         loss_sum, valid = beat.sums
         self.clock.move("compute", "communication", self.course.replica.exposed_seconds() * beat.ticks)
         loss = loss_sum / max(1.0, valid)
-        if not math.isfinite(loss_sum):
-            raise DivergenceError.after(self.progress.step, steps=beat.ticks, learning_rate=self.learning_rate)
+        check_loss(self.progress, loss, steps=beat.ticks, learning_rate=self.learning_rate)
         if beat.news:
             self.corrupt.exchange()
         self.tempo.add_steps(beat.ticks, beat.seconds)
@@ -258,6 +275,7 @@ class Run:
             return False
         progress.evaluated, self.evaluated_step = self.plan.epochs_done(progress.step), progress.step
         self.host.message.epoch = progress.evaluated
+        self.plateau.note(metrics)
         value = metrics[self.task.best_metric]
         better = progress.best is None or value > progress.best.value or math.isnan(progress.best.value)
         if better:

@@ -11,6 +11,7 @@ from darkroom_api.v1alpha1.common import Decimal, Fraction, Model, Rule
 from darkroom_api.v1alpha1.data import Data
 from darkroom_api.v1alpha1.measured import Measured, Normalization
 from darkroom_api.v1alpha1.parallelism import Parallelism
+from darkroom_api.v1alpha1.progression import EarlyStop, Resolution, progression_rules
 from darkroom_api.v1alpha1.summary import Summary
 from darkroom_api.v1alpha1.tasks import Task, size_rule, task_rules
 from darkroom_api.v1alpha1.transfer import Transfer, Weights, transfer_rules
@@ -96,6 +97,12 @@ class Augmentation(Model):
     mixup: Annotated[Decimal, Field(description="Alpha of MixUp; 0: off.")] = "0"
     cutmix: Annotated[Decimal, Field(description="Alpha of CutMix; 0: off. With both, each batch draws one.")] = "0"
     erasing: Annotated[Fraction, Field(description="Probability of random erasing.")] = "0"
+    ramp_up: Annotated[
+        Fraction,
+        Field(
+            description="Share of the schedule in which RandomResized, RandAugment and erasing grow from nothing to full."
+        ),
+    ] = "0"
 
 
 class OptimizerName(StrEnum):
@@ -138,6 +145,10 @@ class Schedule(Model):
     step_epochs: Annotated[int, Field(ge=1, le=10000, description="Step: epochs between two drops.")] = 30
     step_factor: Annotated[Fraction, Field(description="Step: factor of each drop.")] = "0.1"
     label_smoothing: Annotated[Fraction, Field(description="Label smoothing of the loss.")] = "0"
+    resolution: Annotated[
+        Resolution | None, Field(description="Small images first; absent: `imageSize` from the beginning.")
+    ] = None
+    early_stop: Annotated[EarlyStop | None, Field(description="End on a plateau; absent: off.")] = None
 
 
 class Ema(Model):
@@ -147,6 +158,9 @@ class Ema(Model):
         Fraction,
         Field(description="Decay per step at a global batch of 1024 images; it is rescaled to the batch in use."),
     ] = "0.999"
+    every_steps: Annotated[
+        int, Field(ge=1, le=1000, description="Steps between two updates; the decay is rescaled to them too.")
+    ] = 1
 
 
 class Precision(StrEnum):
@@ -172,6 +186,7 @@ class Vision(Model):
     rules = (
         size_rule(),
         *task_rules(),
+        *progression_rules(),
         Rule(
             cel="!has(self.measure) || self.task == 'Classification'",
             message="measure is for Classification",

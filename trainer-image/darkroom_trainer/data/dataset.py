@@ -57,7 +57,7 @@ class FolderImages:
         if isinstance(image, str):
             blank = np.full((self._size, self._size, 3), 128, dtype=np.uint8)
             return Item(blank, label, corrupt=image)
-        return Item(self._transform(image, sample_random(self._seed, ref)), label)
+        return Item(self._transform(image, sample_random(self._seed, ref), ref.strength), label)
 
 
 def open_image(files: Files, index: int, read: Callable[[Source], Image.Image] = decode) -> Image.Image | str:

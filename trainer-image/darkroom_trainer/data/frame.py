@@ -10,7 +10,7 @@ from PIL import Image
 
 from darkroom_api.v1alpha1.vision import Augmentation, Vision
 from darkroom_trainer.data.decode import full_size
-from darkroom_trainer.data.transforms import random_box
+from darkroom_trainer.data.transforms import random_box, weaker
 
 FILL_LABEL = 255
 """Class of pixels that belong to no image: neither learned nor counted."""
@@ -114,11 +114,12 @@ class Views:
     augmentation: Augmentation
     size: int
 
-    def draw(self, width: int, height: int, random: Random) -> Frame:
+    def draw(self, width: int, height: int, random: Random, strength: float = 1.0) -> Frame:
         """A random one."""
         match self.augmentation.crop:
             case "RandomResized":
-                box = random_box(width, height, float(self.augmentation.min_scale), random)
+                least = weaker(float(self.augmentation.min_scale), strength)
+                box = random_box(width, height, least, random)
                 frame = Frame(box, (0, 0, self.size, self.size), self.size)
             case "RandomPad":
                 most = self.size // 8

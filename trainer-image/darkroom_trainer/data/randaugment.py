@@ -77,7 +77,7 @@ UNSIGNED: dict[str, Operation] = {
 _NAMES = (*SIGNED, *UNSIGNED)
 
 
-def rand_augment(image: Image.Image, operations: int, magnitude: int, random: Random) -> Image.Image:
+def rand_augment(image: Image.Image, operations: int, magnitude: float, random: Random) -> Image.Image:
     """Apply `operations` randomly drawn operations, each at `magnitude` of STEPS, to an RGB image."""
     for _ in range(operations):
         name = _NAMES[random.randrange(len(_NAMES))]

@@ -11,7 +11,7 @@ see the same micro-batches, wherever they are computed.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -63,17 +63,17 @@ class Plan:
         """Whole epochs that `step` steps have seen."""
         return min(self.epochs, step * self.batch // self.samples)
 
-    def refs(self, step: int, micro_batch: int) -> list[SampleRef]:
+    def refs(self, step: int, micro_batch: int, strength: float = 1.0) -> list[SampleRef]:
         """Samples of one micro-batch of one step, both counted from 0; sizes differ by one at most."""
         first, last = (self.batch * part // self.micro_batches for part in (micro_batch, micro_batch + 1))
-        return list(self._along(step * self.batch + first, step * self.batch + last))
+        return list(self._along(step * self.batch + first, step * self.batch + last, strength))
 
-    def _along(self, position: int, end: int) -> Iterator[SampleRef]:
+    def _along(self, position: int, end: int, strength: float) -> Iterator[SampleRef]:
         """The line from `position` to before `end`; one slice per epoch, for a tensor is slow to ask one by one."""
         while position < end:
             epoch, place = divmod(position, self.samples)
             indices = permutation(self.samples, self.seed, epoch)[place : place + end - position].tolist()
-            yield from (SampleRef(index, epoch) for index in indices)
+            yield from (SampleRef(index, epoch, strength) for index in indices)
             position += len(indices)
 
 
@@ -85,7 +85,18 @@ def share(micro_batches: int, rank: int, world: int) -> range:
 class TrainingBatches:
     """Batch sampler of one process: its micro-batches of every step from `start` to before `end`."""
 
-    def __init__(self, plan: Plan, *, rank: int, world: int, start: int, end: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        rank: int,
+        world: int,
+        start: int,
+        end: int,
+        strength: Callable[[int], float] = lambda _: 1.0,
+    ) -> None:
+        """strength: of the augmentation in a step."""
+        self._strength = strength
         self._plan, self._share, self._steps = plan, share(plan.micro_batches, rank, world), range(start, end)
 
     def __len__(self) -> int:
@@ -94,7 +105,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[list[SampleRef]]:
         for step in self._steps:
             for micro_batch in self._share:
-                yield self._plan.refs(step, micro_batch)
+                yield self._plan.refs(step, micro_batch, self._strength(step))
 
 
 class EvaluationBatches(Sequence[list[SampleRef]]):

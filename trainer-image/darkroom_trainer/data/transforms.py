@@ -46,7 +46,9 @@ class Transform(Protocol):
     at_least: int
     """Pixels per side below which a JPEG must not be decoded."""
 
-    def __call__(self, image: Image.Image, random: Random) -> np.ndarray: ...
+    def __call__(self, image: Image.Image, random: Random, strength: float) -> np.ndarray:
+        """strength: of the augmentation, 0 to 1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Evaluation:
         self._resize, self._crop = preprocessing.resize, preprocessing.crop
         self.at_least = 2 * self._resize  # half the pixels away, the antialiased result hardly differs
 
-    def __call__(self, image: Image.Image, random: Random | None = None) -> np.ndarray:  # noqa: ARG002
+    def __call__(self, image: Image.Image, random: Random | None = None, strength: float = 1.0) -> np.ndarray:  # noqa: ARG002
         return np.array(center_square(image, self._resize, self._crop))
 
 
@@ -137,21 +139,21 @@ class Training:
         self._erased = np.array([round(255 * value) for value in preprocessing.mean]).clip(0, 255).astype(np.uint8)
         self.at_least = self._smallest_side()
 
-    def __call__(self, image: Image.Image, random: Random) -> np.ndarray:
-        image = self._cropped(image, random)
+    def __call__(self, image: Image.Image, random: Random, strength: float = 1.0) -> np.ndarray:
+        image = self._cropped(image, random, strength)
         if random.random() < self._flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self._rand_augment:
-            image = rand_augment(image, self._rand_augment.operations, self._rand_augment.magnitude, random)
+            image = rand_augment(image, self._rand_augment.operations, strength * self._rand_augment.magnitude, random)
         pixels = np.array(image)
-        if random.random() < self._erasing:
+        if random.random() < strength * self._erasing:
             erase(pixels, self._erased, random)
         return pixels
 
-    def _cropped(self, image: Image.Image, random: Random) -> Image.Image:
+    def _cropped(self, image: Image.Image, random: Random, strength: float) -> Image.Image:
         match self._crop:
             case "RandomResized":
-                box = random_box(image.width, image.height, self._min_scale, random)
+                box = random_box(image.width, image.height, weaker(self._min_scale, strength), random)
                 return image.resize((self._size, self._size), Image.Resampling.BILINEAR, box=box)
             case "RandomPad":
                 return shifted(center_square(image, self._size, self._size), self._size // 8, random)
@@ -163,6 +165,11 @@ class Training:
         if self._crop == "RandomResized":
             return math.ceil(self._size / math.sqrt(max(self._min_scale, 0.01) * _ASPECT[0]))
         return 2 * self._resize
+
+
+def weaker(min_scale: float, strength: float) -> float:
+    """The smallest area of a random crop, when augmentation has not reached its full strength."""
+    return min_scale + (1 - strength) * (1 - min_scale)
 
 
 def random_box(width: int, height: int, min_scale: float, random: Random) -> tuple[int, int, int, int]:

@@ -17,6 +17,8 @@ class SampleRef:
 
     index: int
     epoch: int
+    strength: float = 1.0
+    """Of the augmentation, 0 to 1."""
 
 
 @dataclass

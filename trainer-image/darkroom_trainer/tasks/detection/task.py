@@ -89,16 +89,16 @@ class BoxedSet:
                 f"{truth.width}x{truth.height}: its boxes would lie elsewhere"
             )
         random = sample_random(self._seed, ref)
-        frame, boxes, labels = self._framed(truth, random)
+        frame, boxes, labels = self._framed(truth, random, ref.strength)
         pixels = frame.picture(image, self._letterbox.fill)
-        if self._views and random.random() < self._erasing:
+        if self._views and random.random() < ref.strength * self._erasing:
             erase(pixels, np.array(self._letterbox.fill, dtype=np.uint8), random)
         return Item(pixels, Target(ref.index, boxes, labels, truth, frame))
 
-    def _framed(self, truth: Annotated, random: Random) -> tuple[Frame, np.ndarray, np.ndarray]:
+    def _framed(self, truth: Annotated, random: Random, strength: float) -> tuple[Frame, np.ndarray, np.ndarray]:
         """A view in which at least one of the image's boxes is left, if one can be found; else the whole image."""
         for _ in range(_TRIES if self._views else 0):
-            frame = self._views.draw(truth.width, truth.height, random)  # type: ignore[union-attr]
+            frame = self._views.draw(truth.width, truth.height, random, strength)  # type: ignore[union-attr]
             boxes, labels = kept(truth, frame)
             if len(boxes) or not len(truth.boxes):
                 return frame, boxes, labels

@@ -68,12 +68,12 @@ class MaskedSet:
         if isinstance(mask, str):
             return self._blank(mask)
         random, size = sample_random(self._seed, ref), self._letterbox.size
-        frame = self._views.draw(width, height, random) if self._views else whole(width, height, size)
-        return self._erased(frame.picture(image, self._letterbox.fill), frame.labels(mask), random)
+        frame = self._views.draw(width, height, random, ref.strength) if self._views else whole(width, height, size)
+        return self._erased(frame.picture(image, self._letterbox.fill), frame.labels(mask), random, ref.strength)
 
-    def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random) -> Item:
+    def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random, strength: float) -> Item:
         """What is erased has no class either."""
-        if self._views is None or random.random() >= self._erasing:
+        if self._views is None or random.random() >= strength * self._erasing:
             return Item(pixels, labels)
         both = np.dstack([pixels, labels])
         erase(both, np.array([*self._letterbox.fill, FILL_LABEL], dtype=np.uint8), random)

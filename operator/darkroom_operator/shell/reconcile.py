@@ -9,11 +9,13 @@ from typing import ClassVar
 
 from darkroom_api import names
 from darkroom_api.v1alpha1.scheduling import Gang
+from darkroom_operator.core.training_job.observe import lagging_attempt
 from darkroom_operator.core.training_job.queueing import suspended_job
 from darkroom_operator.core.types import Body, Children, Delete, Facts, Patch, Plan, Refusal
 from darkroom_operator.shell.cache import Cache, Key
 from darkroom_operator.shell.client import (
     BY_KIND,
+    PODS,
     TRAINING_JOBS,
     WORKLOADS,
     ApiError,
@@ -284,7 +286,8 @@ class Reconciler(Actor):
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
         self._precedents.note(body)
-        children, now = await self._with_workloads(body, self._caches.of(key)), self._client.clock.now()
+        children = await self._with_workloads(body, await self._children(key, body))
+        now = self._client.clock.now()
         facts = Facts(
             body,
             children,
@@ -299,6 +302,19 @@ class Reconciler(Actor):
             trace_id=self._tracing.trace_id(body, now) if self._tracing else None,
         )
         return self._plan(facts)
+
+    async def _children(self, key: Key, body: Body) -> Children:
+        """As cached; the pods of an attempt whose end is known are asked for, if theirs is not."""
+        children = self._caches.of(key)
+        number = lagging_attempt(body, children)
+        if number is None:
+            return children
+        namespace = body["metadata"]["namespace"]
+        selector = f"{names.LABEL_JOB_UID}={body['metadata']['uid']},{names.LABEL_ATTEMPT}={number}"
+        pods, _ = await self._client.list(PODS, namespace, selector)
+        for pod in pods:
+            self._caches.put(pod | {"kind": PODS.kind})  # which objects in a list lack
+        return self._caches.of(key)
 
     async def _with_workloads(self, body: Body, children: Children) -> Children:
         """With what Kueue says about a Job that it holds back."""

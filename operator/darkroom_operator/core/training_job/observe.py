@@ -14,7 +14,7 @@ from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import Profile, describe_errors
-from darkroom_operator.core.types import Body, Channel, Facts, Live, Precedent, Refusal
+from darkroom_operator.core.types import Body, Channel, Children, Facts, Live, Precedent, Refusal
 
 MAIN_CONTAINER = "trainer"
 SLACK = timedelta(seconds=5)
@@ -223,6 +223,27 @@ def leave_of(body: Body) -> tuple[str, str] | None:
 def is_managed_here(body: Body) -> bool:
     """Whether a TrainingJob is for this operator; spec.managedBy may give it to another controller."""
     return (body.get("spec") or {}).get("managedBy") in (None, names.CONTROLLER)
+
+
+def lagging_attempt(body: Body, children: Children) -> int | None:
+    """An attempt whose Job is known to have ended, and fewer of its pods: they are worth a list of their own before it is judged.
+
+    Jobs and pods come by different watches. A judgement without the last words of a pod would be final all the same.
+    """
+    uid = body["metadata"]["uid"]
+    for job in children.jobs:
+        if not (_of_an_attempt(job, uid) and {"Complete", "Failed"} & _conditions(job).keys()):
+            continue
+        if job["metadata"]["uid"] in {
+            attempt.uid for attempt in stored_status(body).attempts or [] if attempt.end_time
+        }:
+            continue
+        number = attempt_of(job)
+        pods = (pod for pod in children.pods if _of_an_attempt(pod, uid) and attempt_of(pod) == number)
+        ended = sum((pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") for pod in pods)
+        if ended < job["spec"]["completions"]:
+            return number
+    return None
 
 
 def _belongs(body: Body, uid: str) -> bool:

@@ -14,6 +14,8 @@ from darkroom_trainer.errors import ConfigError
 
 LAST_CALL_SECONDS = 10
 """An elastic group that has its minimum waits so long for more: a node that comes later costs all of them a restart."""
+NO_KEEP_ALIVES = 10**6
+"""Missed ones until a node counts as lost: never. Torch compares a node's wall clock with another's."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ class Rendezvous:
         """Backend's options. is_host is explicit: torch's guess compares host names and can be wrong in a pod.
 
         read_timeout bounds one attempt to reach the store, and every question to it later: a node whose peer lost its
-        power must not hang in one; the launcher repeats attempts until `timeout`.
+        power must not hang in one; the launcher repeats attempts until `timeout`. Only an elastic group watches keep-alives:
+        in any other one, a lost node is the end of the attempt, and a clock that is wrong must not be.
         """
         if self.backend == "static":
             return {"rank": self.node_rank, "timeout": self.timeout}
-        waits = {"last_call_timeout": LAST_CALL_SECONDS} if self.elastic else {}
-        return waits | {
+        last_call, never = {"last_call_timeout": LAST_CALL_SECONDS}, {"keep_alive_max_attempt": NO_KEEP_ALIVES}
+        return {
+            **(last_call if self.elastic else never),
             "is_host": self.node_rank == 0,
             "timeout": self.timeout,
             "join_timeout": self.timeout,

@@ -83,8 +83,8 @@ def test_every_query_of_the_dashboard_has_an_answer(prometheus, operator, cluste
 
     chosen = {"namespace": namespace, "profile": "billed", "job": "flowers", "sweep": "search"}
     for variable in variables():
-        values = prometheus.label_values(variable.label, filled(variable.selector, **chosen))
-        assert chosen[variable.name] in values, variable
+        wanted, selector, label = chosen[variable.name], filled(variable.selector, **chosen), variable.label
+        eventually(lambda: wanted in prometheus.label_values(label, selector), what=f"{variable}")  # noqa: B023
 
     def unanswered() -> list[Query]:
         return [query for query in queries() if not answer(prometheus, query, since, **chosen)]

@@ -15,6 +15,7 @@ BOARD = {"metrics": {"dashboard": {"enabled": True}}}
 PER_JOB = {"metrics": {"perJob": {"enabled": True}}}
 RULES = {"metrics": {"prometheusRule": {"enabled": True}}}
 FENCE = {"networkPolicy": {"enabled": True}}
+SHOWN = {"dashboard": {"enabled": True}}
 DIGEST = "sha256:" + "1" * 64
 
 
@@ -78,6 +79,10 @@ ROWS = {
     "networkPolicy.enabled": Row(True, "NetworkPolicy", "policyTypes"),
     "networkPolicy.metricsFrom": Row([{"podSelector": {}}], "NetworkPolicy", "- podSelector: {}", given=FENCE),
     "networkPolicy.apiServerPorts": Row([1234], "NetworkPolicy", "port: 1234", "port: 6443", given=FENCE),
+    "dashboard.enabled": Row(True, "Deployment", "darkroom-dashboard"),
+    "dashboard.resources.requests.cpu": Row("21m", "Deployment", "cpu: 21m", given=SHOWN),
+    "dashboard.resources.requests.memory": Row("161Mi", "Deployment", "memory: 161Mi", given=SHOWN),
+    "dashboard.resources.limits.memory": Row("385Mi", "Deployment", "memory: 385Mi", given=SHOWN),
     "resources.requests.cpu": Row("51m", "Deployment", "cpu: 51m"),
     "resources.requests.memory": Row("129Mi", "Deployment", "memory: 129Mi"),
     "resources.limits.memory": Row("513Mi", "Deployment", "memory: 513Mi"),
@@ -138,6 +143,8 @@ def test_a_value_that_does_not_exist_is_refused_by_its_name(each_offline_helm: H
     maps = {"nodeSelector", "affinity", "podLabels", "podAnnotations", "serviceAccount.annotations"}
     parents = {path.rpartition(".")[0] for path in ROWS if path not in maps} - {
         "resources.requests",
+        "dashboard.resources.requests",
+        "dashboard.resources.limits",
         "resources.limits",
     }
     flags = [f"--set={'.'.join(filter(None, (parent, 'mispelt')))}.x=1" for parent in sorted(parents - {"profiles"})]

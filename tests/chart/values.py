@@ -48,6 +48,7 @@ EVERYTHING = {
     },
     "tracing": {"endpoint": "https://collector.example.com/v1/traces", "headersSecret": "collector"},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+    "dashboard": {"enabled": True, "resources": {"limits": {"memory": "1Gi"}}},
     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "infra", "operator": "Exists"}],

@@ -4,7 +4,7 @@ A study of Optuna is made anew for each question, with a sampler whose seed foll
 history gives the same answer, before and after a restart, and nothing of a sampler is ever stored. The one thing that
 CMA-ES and NSGA-II know beyond the history is to which generation a trial belongs; it is part of the trial's record.
 
-This is the only module that imports Optuna.
+This module and `study`, which shows what was tried, are the only ones that import Optuna.
 """
 
 import hashlib
@@ -185,6 +185,11 @@ def _ended(spec: TuningSweepSpec, record: TrialRecord) -> FrozenTrial:
     if record.result in ("Pruned", "Stopped") and curve:
         return _trial(spec, record.parameters, TrialState.PRUNED, record.generation, intermediate_values=curve)
     return _trial(spec, record.parameters, TrialState.FAIL, record.generation)
+
+
+def ended(spec: TuningSweepSpec, records: Sequence[TrialRecord]) -> dict[int, FrozenTrial]:
+    """Recorded trials by number, as Optuna has them: for those who look at a study."""
+    return {record.number: _ended(spec, record) for record in records}
 
 
 def _running(spec: TuningSweepSpec, trial: Pending) -> FrozenTrial:

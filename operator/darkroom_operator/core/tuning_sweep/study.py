@@ -1,0 +1,86 @@
+"""A sweep as a study of Optuna, for those who look at it: the dashboard, notebooks, the report. Nothing is decided from it."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
+from darkroom_operator.core.tuning_sweep.history import Observed, SweepFacts, observe
+from darkroom_operator.core.tuning_sweep.objects import trial_name
+from darkroom_operator.core.tuning_sweep.prune import is_maximized
+from darkroom_operator.core.tuning_sweep.suggest import ended
+from darkroom_operator.core.types import Body
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A sweep that can be read, with its trials in the order of their numbers."""
+
+    name: str
+    """Namespace and name."""
+    spec: TuningSweepSpec
+    trials: tuple[FrozenTrial, ...]
+    """One that has not ended has no parameters here: they are on its TrainingJob."""
+
+
+def look(body: Body, now: datetime) -> Seen | None:
+    """From a TuningSweep as the API server has it; None where its spec cannot be read."""
+    seen = observe(SweepFacts(body, (), now))
+    if seen.spec is None:
+        return None
+    return Seen(f"{seen.namespace}/{seen.name}", seen.spec, tuple(_trials(seen, seen.spec)))
+
+
+def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
+    records = seen.status.ledger or []
+    known, rows = ended(spec, records), {record.number: record for record in records}
+    created = max([seen.status.trials.created if seen.status.trials else 0, *(number + 1 for number in known)])
+    for number in range(created):
+        if number not in known:
+            yield optuna.trial.create_trial(state=TrialState.RUNNING)
+            continue
+        trial, row = known[number], rows[number]
+        facts = {
+            "job": trial_name(seen.name, number),
+            "result": row.result,
+            "reason": row.reason,
+            "gpuHours": row.gpu_hours,
+        }
+        trial.user_attrs = {key: value for key, value in facts.items() if value}
+        yield trial
+
+
+def fill(storage: BaseStorage, sweeps: Iterable[Seen]) -> None:
+    """A study for each sweep, in their order."""
+    for sweep in sweeps:
+        directions = [
+            StudyDirection.MAXIMIZE if is_maximized(o.direction) else StudyDirection.MINIMIZE
+            for o in sweep.spec.objectives
+        ]
+        study = optuna.create_study(storage=storage, study_name=sweep.name, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names of metrics are experimental, which the version pin holds still
+            study.set_metric_names([objective.metric for objective in sweep.spec.objectives])
+        for trial in sweep.trials:
+            study.add_trial(trial)
+
+
+def importances(sweep: Seen) -> dict[str, float]:
+    """Share of each parameter in the differences of the first objective (PED-ANOVA); empty where there is too little."""
+    done = [trial for trial in sweep.trials if trial.state == TrialState.COMPLETE]
+    if len(done) < 4:
+        return {}
+    storage = optuna.storages.InMemoryStorage()
+    fill(storage, [sweep])
+    study = optuna.load_study(study_name=sweep.name, storage=storage)
+    target = None if len(sweep.spec.objectives) == 1 else lambda trial: float(trial.values[0])
+    try:
+        return dict(optuna.importance.get_param_importances(study, target=target))
+    except (ValueError, RuntimeError):
+        return {}  # no parameter that all of them have, or values that do not differ

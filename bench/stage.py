@@ -13,10 +13,10 @@ SPEC = {"container": {"image": "localhost/mine:1", "launcher": "None"}}
 
 
 @contextmanager
-def stage(nodes: str) -> Iterator[tuple[Cluster, Kube, Path]]:
+def stage(nodes: str, *, audit: bool = False) -> Iterator[tuple[Cluster, Kube, Path]]:
     """The cluster (its size as localcluster has it), a client, and a folder with profiles.yaml; all gone afterwards."""
     cluster = Cluster("bench")
-    cluster.up(nodes=nodes)
+    cluster.up(nodes=nodes, audit=audit)
     try:
         with tempfile.TemporaryDirectory() as name:
             kube, folder = Kube(cluster.kubeconfig), Path(name)

@@ -71,10 +71,22 @@ def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
     rows = [line for line in (ROOT / "docs/security.md").read_text().splitlines() if re.match(r"\| \d+ ", line)]
     assert [int(row.split("|")[1]) for row in rows] == list(range(1, len(rows) + 1))
     for row in rows:
-        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
-        assert named, row
-        for file, test in named:
-            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+        check_tests_named_in(row)
+
+
+def test_every_line_of_the_table_of_faults_names_tests_that_exist() -> None:
+    lines = (ROOT / "docs/faults.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith(("| fault |", "| ---"))]
+    assert len(rows) > 20
+    for row in rows:
+        check_tests_named_in(row)
+
+
+def check_tests_named_in(row: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+    assert named, row
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localcluster import Cluster, ClusterError
 from localcluster.images import BUSYBOX
+from tests.kube import Kube, install_crds
 from tests.localcluster.conftest import eventually
 from tests.localcluster.manifests import job, pod, service
+from tests.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.cluster, pytest.mark.real]
 
@@ -122,6 +125,50 @@ def test_an_image_is_imported_once(pair: Cluster, busybox: Path) -> None:
     lines: list[str] = []
     Cluster(pair.name, lines.append).load(busybox)
     assert [line.split(" /")[0] for line in lines] == ["node-1: already has", "node-2: already has"]
+
+
+COUNT = """\
+n=$(cat /runs/step || echo 0); trap 'exit 75' TERM
+while [ $n -lt 40 ]; do sleep 0.3 & wait $!; n=$((n + 1)); echo $n >> /runs/steps; echo $n > /runs/step; done
+"""
+
+
+@pytest.fixture
+def operator(pair: Cluster, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The operator, beside the cluster."""
+    install_crds(Kube(pair.kubeconfig))
+    (tmp_path / "profiles.yaml").write_text("default: {resources: {cpu: 10m, memory: 16Mi}}")
+    process = OperatorProcess(pair.kubeconfig, tmp_path / "profiles.yaml", tmp_path / "operator.log")
+    yield process.start(ready=False)
+    process.kill()
+
+
+def test_a_drained_node_costs_no_restart_and_no_step(pair: Cluster, operator: OperatorProcess) -> None:
+    """By kubectl drain: evictions through the API, SIGTERM from the kubelet, the next attempt on the other node."""
+    kube, runs = Kube(pair.kubeconfig), pair.volume("counted")
+    mounts = [{"claim": "counted", "mountPath": "/runs"}]
+    container = {"image": BUSYBOX, "command": ["sh", "-c", COUNT], "launcher": "None", "mounts": mounts}
+    body = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "counting"}}
+    kube.create(body | {"spec": {"container": container, "restart": {"maxRestarts": 0}}}, "default")
+
+    def steps() -> list[int]:
+        return [int(line) for line in (runs / "steps").read_text().split()] if (runs / "steps").exists() else []
+
+    eventually(lambda: len(steps()) > 5, "it counts", 180)
+    (first,) = kube.list("Pod", "default", "darkroom.dev/training-job=counting")
+    node = first["spec"]["nodeName"]
+    try:
+        flags = ("--force", "--ignore-daemonsets", "--delete-emptydir-data")  # the last: pods have /dev/shm in memory
+        pair.kubectl("drain", node, *flags, "--pod-selector=darkroom.dev/training-job=counting")
+        eventually(
+            lambda: kube.get("TrainingJob", "default", "counting")["status"]["state"] == "Complete", "the end", 180
+        )
+    finally:
+        pair.kubectl("uncordon", node)
+    status = kube.get("TrainingJob", "default", "counting")["status"]
+    assert [attempt["result"] for attempt in status["attempts"]] == ["Disrupted", "Succeeded"]
+    assert (status["restarts"], status["disruptions"]) == (0, 1)
+    assert steps() == list(range(1, 41))
 
 
 def test_a_node_is_lost_and_returns(servers: Cluster) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 NAMES = ("automl", "budget", "control_plane", "failover", "memory_format", "pruning", "search", "transfer")
-LONG = ("chaos",)
+LONG = ("chaos", "scale")
 RESULTS = Path(__file__).parent / "results"
 
 

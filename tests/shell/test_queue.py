@@ -174,3 +174,28 @@ def test_the_metrics_are_client_gos():
     assert read("workqueue_retries_total", label) == 1
     assert read("workqueue_depth", label) == 0
     assert read("workqueue_work_duration_seconds_sum", label) == pytest.approx(4.0, abs=0.01)
+
+
+def test_a_key_that_is_new_does_not_wait_for_news_of_the_others():
+    order: list[str] = []
+
+    async def work(key: str) -> None:
+        order.append(key)
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        queue = KeyedQueue(work, Metrics(), workers=1)
+        runner = asyncio.create_task(queue.run())
+        for keys in ("ab", "abc"):
+            for key in keys:
+                queue.add(key)
+            await asyncio.sleep(10)
+        queue.drop("a")
+        for key in "ba":
+            queue.add(key)
+        await asyncio.sleep(10)
+        runner.cancel()
+        await asyncio.wait({runner})
+
+    run(main())
+    assert order == ["a", "b", "c", "a", "b", "a", "b"]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -40,8 +41,13 @@ class Model(BaseModel):
         """`field: null` leaves a field out, as the API server takes it; an unknown field stays, to be refused."""
         if not isinstance(value, dict):
             return value
-        fields = cls.model_fields.keys() | {field.alias for field in cls.model_fields.values()}
-        return {key: given for key, given in value.items() if given is not None or key not in fields}
+        return {key: given for key, given in value.items() if given is not None or key not in cls._known()}
+
+    @classmethod
+    @cache
+    def _known(cls) -> frozenset[str]:
+        """Names of its fields, in Python and on the wire."""
+        return frozenset(cls.model_fields) | {field.alias or name for name, field in cls.model_fields.items()}
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from darkroom_api import names
+from darkroom_operator.core.trimming import is_same, trimmed
 from darkroom_operator.core.types import Body
 from darkroom_operator.shell.backoff import Backoff
 from darkroom_operator.shell.client import ApiError, Client, Resource
@@ -86,6 +87,7 @@ class Cache:
 
     def put(self, body: Body) -> None:
         """Take in a picture, unless a newer one, or the object's end, is known."""
+        body = trimmed(body, self.resource.kind)
         uid, version = body["metadata"]["uid"], _version(body)
         key, home = _key(body), self._homes.get(uid)
         known = self._shelves[home].present[uid] if home else None
@@ -96,7 +98,8 @@ class Cache:
             self._on_change(home)
         self._homes[uid] = key
         self._shelves[key].present[uid] = body
-        self._on_change(key)
+        if known is None or not is_same(known, body):
+            self._on_change(key)
 
     def _remove(self, body: Body) -> None:
         uid = body["metadata"]["uid"]
@@ -109,7 +112,7 @@ class Cache:
         shelf = self._shelves[key]
         del shelf.present[uid]
         if self._keep_departed:
-            shelf.departed[uid] = (time.monotonic(), body)
+            shelf.departed[uid] = (time.monotonic(), trimmed(body, self.resource.kind))
         elif not shelf.present:
             del self._shelves[key]
         self._on_change(key)

@@ -30,7 +30,8 @@ class KeyedQueue(Generic[K]):
     ) -> None:
         self._work, self._metrics, self._workers = work, metrics.queue(name), workers
         self.name = name
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, K]] = asyncio.PriorityQueue()
+        self._met: set[K] = set()
         self._queued: dict[K, float] = {}
         self._active: dict[K, float] = {}
         self._again: set[K] = set()
@@ -51,7 +52,7 @@ class KeyedQueue(Generic[K]):
             self._again.add(key)
             return
         self._queued[key] = _now()
-        self._ready.put_nowait(key)
+        self._line_up(key)
         self._metrics.depth.set(len(self._queued))
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -75,6 +76,15 @@ class KeyedQueue(Generic[K]):
     def forget(self, key: K) -> None:
         """The last try went well: the back-off starts anew."""
         self._failures.pop(key, None)
+
+    def drop(self, key: K) -> None:
+        """The object is gone: another one of its name is a new one."""
+        self.forget(key)
+        self._met.discard(key)
+
+    def _line_up(self, key: K) -> None:
+        """Keys that nobody has worked on yet come first: that a job starts matters more than that another one's news show."""
+        self._ready.put_nowait((key in self._met, next(self._order), key))
 
     def running(self) -> list[float]:
         """For how many seconds each key that is worked on now has been."""
@@ -112,11 +122,12 @@ class KeyedQueue(Generic[K]):
 
     async def _worker(self) -> None:
         while True:
-            key = await self._ready.get()
+            _, _, key = await self._ready.get()
             queued = self._queued.pop(key)
             self._metrics.depth.set(len(self._queued))
             if self._closed:
                 continue
+            self._met.add(key)
             self._due.pop(key, None)  # this run sets the next time itself
             began = self._active[key] = _now()
             self._metrics.wait.observe(began - queued)
@@ -136,7 +147,7 @@ class KeyedQueue(Generic[K]):
         if key in self._again:
             self._again.discard(key)
             self._queued[key] = _now()  # counted when it was added
-            self._ready.put_nowait(key)
+            self._line_up(key)
             self._metrics.depth.set(len(self._queued))
 
 

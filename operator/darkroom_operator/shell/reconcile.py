@@ -129,7 +129,7 @@ class Actor(ABC):
         body = self._store.get(key)
         if body is None:
             self._forget(key)
-            self.queue.forget(key)
+            self.queue.drop(key)
             return "gone"
         if not self._synced():
             self.queue.add_after(key, 0.2)

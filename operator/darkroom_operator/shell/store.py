@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from darkroom_operator.core.training_job.observe import is_managed_here
+from darkroom_operator.core.trimming import trimmed
 from darkroom_operator.core.types import Body
 from darkroom_operator.shell.cache import Key
 
@@ -26,7 +27,7 @@ class Store:
 
     def put(self, body: Body) -> None:
         """Take in a body unless a newer one is known. Another controller's job is as good as none."""
-        key = key_of(body)
+        body, key = trimmed(body), key_of(body)
         known = self._bodies.get(key)
         if known is not None and _version(known) >= _version(body):
             return

@@ -17,6 +17,7 @@ import aiohttp
 import kopf
 
 from darkroom_api import names
+from darkroom_operator.core.trimming import trimmed
 from darkroom_operator.shell.backoff import Backoff
 from darkroom_operator.shell.client import TIMEOUT, TRAINING_JOBS, TUNING_SWEEPS, ApiError, Client, Resource
 from darkroom_operator.shell.endpoint import Endpoint
@@ -81,6 +82,20 @@ class StreamActivity:
 def _stream_name(path: str) -> str:
     *_, before, namespace, plural = path.split("/")
     return f"{plural}/{namespace}" if before == "namespaces" else plural
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Kopf copies each object twice to find what its handlers for changes would be told; there are none."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Of any object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was stored."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is."""
 
 
 class Pace:
@@ -153,7 +168,7 @@ def registry(
 def _listen(handlers: kopf.OperatorRegistry, kind: Resource, store: Store, activity: StreamActivity) -> None:
     @kopf.on.event(names.GROUP, names.VERSION, kind.plural, registry=handlers, id=kind.plural)
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
-        body = json.loads(json.dumps(event["object"]))  # Kopf's own is a view that it goes on changing
+        body = json.loads(json.dumps(trimmed(event["object"])))  # Kopf's own is a view that it goes on changing
         activity.heard_about(kind, body["metadata"]["namespace"])
         if event["type"] == "DELETED":
             store.remove(key_of(body), body["metadata"]["uid"])
@@ -163,6 +178,7 @@ def _listen(handlers: kopf.OperatorRegistry, kind: Resource, store: Store, activ
 
 def _configure(settings: kopf.OperatorSettings, watch_seconds: float, silence_seconds: float) -> None:
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = NoDiffs()
     settings.scanning.disabled = True  # needs no right to list CRDs and namespaces
     settings.posting.enabled = False
     settings.networking.request_timeout = TIMEOUT

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -267,8 +268,14 @@ def _number(body: Body, label: str, default: str) -> int | None:
 
 
 def _spec(raw: Mapping[str, Any]) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
+    return _parsed(json.dumps(raw))
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> tuple[TrainingJobSpec | None, tuple[str, ...]]:
+    """A spec hardly ever changes, and is looked at twenty times in a job's life. Nobody may change what is returned."""
     try:
-        return TrainingJobSpec.from_wire(json.dumps(raw)), ()
+        return TrainingJobSpec.from_wire(text), ()
     except ValidationError as error:
         return None, tuple(describe_errors(error, "spec"))
 

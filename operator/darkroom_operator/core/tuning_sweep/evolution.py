@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
-from cmaes import CMA
 
 from darkroom_api.v1alpha1.budget import Direction
 from darkroom_api.v1alpha1.search_space import Parameter
@@ -24,6 +23,8 @@ def ask(spec: TuningSweepSpec, seed: int, records: Sequence[TrialRecord]) -> tup
     parameters = sorted(spec.parameters, key=lambda parameter: parameter.name)
     usable = [r for r in sorted(records, key=lambda r: r.number) if _is_usable(spec, r)]
     worst_first = -1.0 if spec.objectives[0].direction == Direction.MAXIMIZE else 1.0
+    from cmaes import CMA  # with SciPy it is 65 MiB, which an operator without such sweeps does not need
+
     optimizer = CMA(
         mean=_start(parameters, usable, worst_first),
         sigma=SIGMA,

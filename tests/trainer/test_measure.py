@@ -1,6 +1,7 @@
 """What the recipe leaves to the data: image size, normalisation, stem, and weights that may not be there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_what_is_settled(fields, size, mean, stem):
     vision = with_measurements(recipe(**{"model": {"architecture": "resnet18"}} | fields), GREY)
     assert (vision.image_size, vision.normalization.mean[0], vision.model.stem) == (size, mean, stem)
     assert vision.measure is None
+
+
+def test_enlarged_images_keep_the_cheap_stem():
+    """Digits of 8 px at 32: what the standard stem divides by four is what was there."""
+    vision = with_measurements(recipe(model={"architecture": "resnet18"}), replace(GREY, side=8))
+    assert (vision.image_size, vision.model.stem) == (32, "Standard")
 
 
 def test_measurements_of_real_files(tmp_path):

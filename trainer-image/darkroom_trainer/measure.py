@@ -28,6 +28,8 @@ SAMPLE = 256
 """Images that are looked at: the median of so many, and a channel's mean, are within a few percent of those of all."""
 STEP = 32
 """Pixels between two sizes: the patches of ViTs and the strides of the other networks divide it."""
+STANDARD_STEM = 4
+"""Times that a ResNet's standard stem divides the sides by: of images that were enlarged as much, it loses nothing."""
 _LEAST_STD = 0.01
 _SIDE = 64
 """Pixels per side at which colours are averaged."""
@@ -101,8 +103,8 @@ def with_measurements(vision: Vision, found: Measurements) -> Vision:
     if Measured.NORMALIZATION in wanted and vision.model.weights is None:
         mean, std = ([f"{value:.4f}" for value in channel] for channel in (found.mean, found.std))
         updates["normalization"] = Normalization(mean=mean, std=std)
-    small = size <= SMALL_IMAGE and vision.model.weights is None and vision.model.architecture in RESNETS
-    if Measured.STEM in wanted and small:
+    small = size <= SMALL_IMAGE and size < STANDARD_STEM * found.side
+    if Measured.STEM in wanted and small and vision.model.weights is None and vision.model.architecture in RESNETS:
         updates["model"] = vision.model.model_copy(update={"stem": Stem.SMALL_IMAGE})
     log.info(
         "measured: images of %d px, trained at %d px; mean %s, std %s",

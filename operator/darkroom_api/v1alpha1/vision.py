@@ -244,7 +244,7 @@ class Vision(Model):
             description="What the trainer finds out from the training images, in place of what is said here. ImageSize: the "
             "median of their shorter sides in steps of 32 px, at most imageSize. Normalization: their channels' mean and "
             "standard deviation, unless there are pretrained weights. Stem: SmallImage for a ResNet without weights on images "
-            "of 64 px and less.",
+            "of 64 px and less, unless they were enlarged fourfold.",
         ),
     ] = None
     optimizer: Annotated[Optimizer, Field(description="How a gradient becomes a step.")] = Optimizer()

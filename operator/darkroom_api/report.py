@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from darkroom_api.step_times import StepTimes
 from darkroom_api.v1alpha1.common import Model
+from darkroom_api.v1alpha1.straggler import Straggler
 
 
 class ExitCode(IntEnum):
@@ -132,6 +133,8 @@ class Standing(Model):
         Field(max_length=16),
     ] = {}
     """Seconds in each of TIME_BUCKETS, of this attempt."""
+    straggler: Straggler | None = None
+    """The process that holds up the others, while one does."""
     saved_seconds: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False)] = None
     """Seconds of this attempt that cached features made unnecessary; None: it caches none."""
     step_times: StepTimes | None = None

@@ -670,6 +670,36 @@ TRANSFER = [
 RECIPE = [
     *(ok(f"compress: {name}", vision__parallelism__compress=name) for name in ("None", "BF16", "FP16")),
     no("compress: INT8", "compress", vision__parallelism__compress="INT8"),
+    ok("FSDP", vision__parallelism={"strategy": "FSDP", "compress": "BF16"}, vision__precision="BFloat16"),
+    ok(
+        "pipeline",
+        vision__parallelism={"strategy": "Pipeline", "stages": 4, "schedule": "GPipe"},
+        vision__microBatchSize=8,
+    ),
+    no("pipeline of one", "stages", vision__parallelism={"strategy": "Pipeline", "stages": 1}),
+    no("pipeline of 17", "stages", vision__parallelism={"strategy": "Pipeline", "stages": 17}),
+    no("schedule: DualPipe", "schedule", vision__parallelism__schedule="DualPipe"),
+    no(
+        "pipeline of a network that branches",
+        "one chain",
+        vision__parallelism__strategy="Pipeline",
+        vision__model__architecture="googlenet",
+    ),
+    no("pipeline, frozen", "one chain", **_PRETRAINED, vision__transfer={}, vision__parallelism__strategy="Pipeline"),
+    no(
+        "pipeline of growing images",
+        "must be DDP or FSDP",
+        vision__parallelism__strategy="Pipeline",
+        vision__schedule__resolution={"start": 128},
+    ),
+    no("pipeline, uneven", "of one size", vision__parallelism__strategy="Pipeline", vision__microBatchSize=9),
+    no("strategy: Tensor", "strategy", vision__parallelism__strategy="Tensor"),
+    no("FSDP of float16", "need precision", vision__parallelism__strategy="FSDP", vision__precision="Float16"),
+    no("FSDP of cached features", "must be DDP", **_CACHED, vision__parallelism__strategy="FSDP"),
+    *(
+        no(f"FSDP of a {base['vision']['task']}", "for Classification", base=base, vision__parallelism__strategy="FSDP")
+        for base in (SEGMENTATION, DETECTION)
+    ),
     no("task: Captioning", vision__task="Captioning"),
     no("optimizer: Lion", "name", vision__optimizer__name="Lion"),
     no("decay: Exponential", vision__schedule__decay="Exponential"),

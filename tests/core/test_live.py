@@ -3,12 +3,14 @@
 import pytest
 
 from darkroom_api.report import Action, Best, LiveReport, Metric, Reason
+from darkroom_api.v1alpha1.straggler import Straggler
 from darkroom_operator.core.training_job import live
 from darkroom_operator.core.types import Live
 from tests.core.test_plan import running
 from tests.core.world import START, World, message
 
 BEST = Best(metric="val/top1", value="0.9", epoch=2)
+SLOW = Straggler(rank=3, ratio="1.8")
 
 
 def reported(world: World, **fields) -> None:
@@ -49,6 +51,17 @@ def test_a_report_becomes_the_progress_that_people_see():
     assert world.status["best"]["value"] == "0.9"
 
 
+def test_who_holds_up_the_others_is_shown_and_told_once():
+    world = running()
+    for step, straggler in ((1, None), (2, SLOW), (3, SLOW.model_copy(update={"ratio": "2.1"})), (4, None)):
+        world.wait(10)
+        reported(world, step=step, straggler=straggler)
+        shown = world.status["progress"].get("straggler")
+        assert shown == (straggler and straggler.to_wire())
+    told = [event.note for event in world.events if event.reason == "Straggler"]
+    assert told == ["rank 3 takes 1.8 times as long as the median of the others: all of them wait for it"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "low", "high", "text"),
     [
@@ -77,6 +90,7 @@ def test_eta(seconds, low, high, text):
         pytest.param(60, {"step": 10}, True, id="a sign of life now and then"),
         pytest.param(1, {"step": 20, "epoch": 1}, True, id="an epoch's end"),
         pytest.param(1, {"step": 10, "best": BEST}, True, id="a better model"),
+        pytest.param(1, {"step": 10, "straggler": SLOW}, True, id="a process that holds up the others"),
     ],
 )
 def test_when_a_report_is_worth_a_write(after, fields, written):

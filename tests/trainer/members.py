@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints
@@ -199,3 +200,21 @@ def peer_loss_told_member() -> Any:
     except Exception as error:
         return is_peer_loss(error), f"{type(error).__name__}: {error}"
     return None
+
+
+def share_of_weights_member(config: TrainerConfig, steps: int) -> dict[str, Any]:
+    """The network after `steps` steps in each phase, and what part of its weights and momentum this process holds."""
+    torch.set_num_threads(1)
+    group = join()
+    run = Run(config, make_task(config), Host(group=group))
+    for phase in run.course.phases:
+        run.progress.step = phase.start
+        run.enter_phase()
+        for _ in range(steps):
+            run.train_step()
+    state = {name: tensor.float().numpy().copy() for name, tensor in run.learner.tensors().items()}
+    learned = [*run.learner.model.parameters(), *(v for s in run.learner.optimizer.state.values() for v in s.values())]
+    held = sum(tensor.to_local().numel() if isinstance(tensor, DTensor) else tensor.numel() for tensor in learned)
+    moving = sum(tensor.numel() for state in run.learner.optimizer.state.values() for tensor in state.values())
+    group.leave()
+    return {"state": state, "share": held / sum(tensor.numel() for tensor in learned), "learned": moving}

@@ -22,7 +22,8 @@ plans = st.builds(
 
 def drawn(plan: Plan, world: int, *, start: int = 0) -> list[list]:
     """Samples of each step, gathered from all processes and put in the order of the micro-batches."""
-    ranks = [iter(TrainingBatches(plan, rank=rank, world=world, start=start, end=plan.steps)) for rank in range(world)]
+    shares = [share(plan.micro_batches, rank, world) for rank in range(world)]
+    ranks = [iter(TrainingBatches(plan, part, start=start, end=plan.steps)) for part in shares]
     steps = []
     for _ in range(start, plan.steps):
         parts = {m: next(ranks[rank]) for rank in range(world) for m in share(plan.micro_batches, rank, world)}
@@ -105,7 +106,7 @@ def test_loader_begins_at_the_resumed_step_and_keeps_the_order(workers):
     import torch
 
     plan, images = Plan(40, 8, 4, 1, 0), Recorder()
-    batches = TrainingBatches(plan, rank=1, world=2, start=3, end=plan.steps)
+    batches = TrainingBatches(plan, share(plan.micro_batches, 1, 2), start=3, end=plan.steps)
     loader = make_loader(images, batches, list, workers=workers, device=torch.device("cpu"))
     assert list(loader) == [plan.refs(3, 1), plan.refs(4, 1)]
     if workers == 0:

@@ -80,7 +80,8 @@ class Net(nn.Module):
 
 
 class Toy:
-    """Faults: "sleep" seconds per sample or "step_sleep" per micro-batch; "corrupt": the first n training files;
+    """Faults: "sleep" seconds per sample, "step_sleep" per micro-batch, or "slow" in rank 1;
+    "corrupt": the first n training files;
 
     "stuck_at": the training image whose file, a "fifo", is never read to its end;
     "do": raise, exit (with "code"), kill, term, segv, receive (what nobody sends) at micro-batch "at_step" of "rank".
@@ -126,6 +127,7 @@ class Toy:
 
     def loss(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
         self._misbehave()
+        time.sleep(self.faults.get("slow", 0.0) if int(os.environ.get("RANK", "0")) == 1 else 0.0)
         noise = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
         images = batch.images + self.faults.get("noise", 0.05) * noise
         losses = functional.cross_entropy(model(images), batch.targets, reduction="none")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from darkroom_api.v1alpha1.parallelism import Compression
 from darkroom_api.v1alpha1.transfer import BatchNorm, Transfer, TransferPolicy
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.clock import now
@@ -14,6 +13,7 @@ from darkroom_trainer.encode import Encoder, FeatureCache
 from darkroom_trainer.features import Features
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
+from darkroom_trainer.layout import Layout
 from darkroom_trainer.parallel import Replica, RunningStatistics
 from darkroom_trainer.schedule import ImageSize, LearningRate, strength
 from darkroom_trainer.stages import Stage, Tail
@@ -36,6 +36,7 @@ class Course:
         config: TrainerConfig,
         host: Host,
         feed: Feed,
+        layout: Layout,
         plan: Plan,
         splits: Mapping[str, ImageSet],
         model: nn.Module,
@@ -45,7 +46,8 @@ class Course:
     ) -> None:
         """progress: share of the schedule at a step."""
         self._vision = vision = config.vision
-        self._host, self._feed, self._plan, self._splits, self._model, self._say = host, feed, plan, splits, model, say
+        self._host, self._feed, self._layout, self._plan = host, feed, layout, plan
+        self._splits, self._model, self._say = splits, model, say
         self._progress, self._image_size = progress, ImageSize.of(vision)
         self._transfer = vision.transfer or _EVERYTHING
         self.layers = Layers(model, self._stages(model), self._transfer)
@@ -105,18 +107,12 @@ class Course:
         if self._caches and not self._encode():
             return False
         network = self._network(self._model)
-        self.replica = self._replica(network)
-        self.statistics = RunningStatistics(self._model, self._host.group)
+        self.replica = self._layout.replica(network)
+        self.statistics = self._layout.statistics(self._model)
         self.batches = self._batches(step)
         self._entered = True
         self._tell()
         return True
-
-    def _replica(self, network: nn.Module) -> Replica:
-        group, vision = self._host.group, self._vision
-        steady = vision.task == "Classification" and self._plan.micro_batches == group.world
-        compress = Compression(vision.parallelism.compress)
-        return Replica(self._feed.task, network, group, compress=compress, steady=steady)
 
     def _tell(self) -> None:
         stages, first = self.layers.stages, self._phase.first
@@ -127,10 +123,8 @@ class Course:
             self._say(f"steps {self._phase.start} to {self._phase.end} train all {len(stages)} stages")
 
     def _batches(self, step: int) -> Iterator[Batch]:
-        group = self._host.group
-        draws = TrainingBatches(
-            self._plan, rank=group.rank, world=group.world, start=step, end=self._plan.steps, strength=self._strength
-        )
+        share = self._layout.share(self._plan)
+        draws = TrainingBatches(self._plan, share, start=step, end=self._plan.steps, strength=self._strength)
         return self._feed.batches(self._features.get("train", self._splits["train"]), draws)
 
     # --- Features ---

@@ -1,9 +1,12 @@
 """Moving average of a network: smoother than the last step, and usually better."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+from darkroom_api.v1alpha1.vision import Ema as Wanted
 
 _REFERENCE_BATCH = 1024
 
@@ -23,14 +26,21 @@ class Ema:
         self._every = every
         self.updates = 0
 
+    @classmethod
+    def of(cls, wanted: Wanted | None, model: nn.Module, *, batch: int) -> "Ema | None":
+        """As `vision.ema` wants it; absent: none."""
+        return cls(model, decay=float(wanted.decay), batch=batch, every=wanted.every_steps) if wanted else None
+
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """After optimizer step number `step`, counted from 0; does nothing if none is due."""
+    def update(self, ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], step: int) -> None:
+        """After optimizer step number `step`, counted from 0; does nothing if none is due.
+
+        What this process holds of the average follows the same of the network.
+        """
         if (step + 1) % self._every:
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        ours, theirs = self.model.state_dict(), model.state_dict()
         floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
         for name in ours.keys() - set(floating):

@@ -1,21 +1,28 @@
 """When a run's checkpoints are written, and what the user is told of them."""
 
+from functools import partial
 from typing import Any
 
+import torch
+
 from darkroom_trainer.checkpoint import Checkpoints, Saved
-from darkroom_trainer.clock import Clock, now
+from darkroom_trainer.clock import now
+from darkroom_trainer.host import Host
 from darkroom_trainer.report import Reporter
 from darkroom_trainer.state import Learner, Progress
 
 
 class Keeper:
-    """Rank 0 saves; every rank knows what was. saves: checkpoints that this start has written."""
+    """Rank 0 writes; every rank has a part in what is written, and knows what was.
+
+    saves: checkpoints that this start has written.
+    """
 
     def __init__(
-        self, checkpoints: Checkpoints, clock: Clock, report: Reporter, learner: Learner, *, identity: dict[str, Any]
+        self, checkpoints: Checkpoints, host: Host, report: Reporter, learner: Learner, *, identity: dict[str, Any]
     ) -> None:
-        self._checkpoints, self._clock, self._report, self._learner = checkpoints, clock, report, learner
-        self._identity = identity
+        self._checkpoints, self._report, self._learner, self._identity = checkpoints, report, learner, identity
+        self._group, self._clock = host.group, host.clock
         self._saved: Saved | None = None
         self._saved_at, self._saved_state = now(), (-1, -1)
         self.saves = 0
@@ -34,29 +41,44 @@ class Keeper:
         """Seconds since the last checkpoint, or since the start."""
         return now() - self._saved_at
 
-    def save(self, progress: Progress) -> Saved:
-        """The last one again if nothing has happened since."""
+    def save(self, progress: Progress, *, wait: bool = False) -> None:
+        """Every process calls it; nothing is written if nothing has happened since. wait: until it is on the disk."""
         state = (progress.step, progress.evaluated)
-        if self._saved and self._saved_state == state:
-            return self._saved
+        write = self._last
+        if state != self._saved_state:
+            with self._clock.spend("checkpoint"):
+                write = partial(self._write, progress, self._learner.tensors(), self._learner.counters(progress))
+        if wait:
+            self._saved = self._group.share(write)
+        elif self._group.leads:
+            self._saved = write()
+        self._saved_state = state
+        if self._saved:
+            self.tell(self._saved)
+
+    def _last(self) -> Saved | None:
+        return self._saved
+
+    def _write(self, progress: Progress, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> Saved:
         self.saves += 1
         with self._clock.spend("checkpoint"):
             saved = self._checkpoints.save(
                 progress.step,
-                self._learner.tensors(),
-                self._learner.counters(progress),
+                tensors,
+                counters,
                 identity=self._identity,
                 best_step=progress.best.step if progress.best else None,
             )
-        self._saved, self._saved_at, self._saved_state = saved, now(), state
-        self.tell(saved)
+        self._saved_at = now()
         self._report.event("saved", f"saved {saved.folder.name}", step=saved.step)
         return saved
 
     def save_best(self, step: int) -> None:
-        """The weights as they are evaluated and exported."""
+        """The weights as they are evaluated and exported; every process calls it."""
         with self._clock.spend("checkpoint"):
-            self._checkpoints.save_best(step, self._learner.best_tensors(), identity=self._identity)
+            tensors = self._learner.best_tensors()
+            if self._group.leads:
+                self._checkpoints.save_best(step, tensors, identity=self._identity)
 
     @property
     def mean_seconds(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -154,11 +154,27 @@ class Forward(nn.Module):
 _HOOKS = {Compression.BF16: bf16_compress_hook, Compression.FP16: fp16_compress_hook}
 
 
-class Replica:
-    """One network, the same on every process: backward passes with the all-reduce on the last one only.
+def make_replica(task: Task, model: nn.Module, group: Group, *, compress: Compression, steady: bool) -> "Replica":
+    """DDP, where there are several processes.
 
     steady: whether every process has exactly one micro-batch in each step, and all of them run through the same layers.
     DDP may then learn the order of the gradients once; with accumulation, or an idle process, it would break.
+    """
+    if group.world == 1:
+        return Replica(task, model, group)
+    # Buffers are averaged by RunningStatistics.
+    ddp = DistributedDataParallel(
+        Forward(task, model), gradient_as_bucket_view=True, forward_sync_buffers=False, static_graph=steady
+    )
+    if hook := _HOOKS.get(compress):
+        ddp.register_comm_hook(None, hook)
+    return Replica(task, model, group, ddp, compressed=hook is not None)
+
+
+class Replica:
+    """One network on all processes: what gives losses, and exchanges gradients in the backward passes.
+
+    independent: whether a forward pass needs this process alone; compressed: whether gradients travel in two bytes.
     """
 
     def __init__(
@@ -166,25 +182,18 @@ class Replica:
         task: Task,
         model: nn.Module,
         group: Group,
+        ddp: DistributedDataParallel | None = None,
         *,
-        compress: Compression = Compression.NONE,
-        steady: bool = False,
+        independent: bool = True,
+        compressed: bool = False,
     ) -> None:
-        forward = Forward(task, model)
-        self._group, self._compressed = group, compress in _HOOKS
-        self._ddp: DistributedDataParallel | None = None
-        if group.world > 1:
-            # Buffers are averaged by RunningStatistics.
-            self._ddp = DistributedDataParallel(
-                forward, gradient_as_bucket_view=True, forward_sync_buffers=False, static_graph=steady
-            )
-            if hook := _HOOKS.get(compress):
-                self._ddp.register_comm_hook(None, hook)
-        self.forward = self._ddp or forward
+        self._group, self._ddp = group, ddp
+        self.forward = ddp or Forward(task, model)
+        self.independent, self._compressed = independent, compressed
 
     @property
     def loss_scale(self) -> int:
-        """DDP divides the sum of gradients by the number of processes; losses are multiplied by it beforehand."""
+        """The sum of gradients is divided by the number of processes; losses are multiplied by it beforehand."""
         return self._group.world
 
     def accumulating(self, *, last: bool) -> Any:
@@ -216,6 +225,12 @@ class Replica:
         return sum(sizes)
 
 
+class Sum(Protocol):
+    """Processes that add something up."""
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor: ...
+
+
 class RunningStatistics:
     """Running mean and variance of BatchNorm layers that do not depend on the number of processes.
 
@@ -229,7 +244,7 @@ class RunningStatistics:
     in evaluation mode (frozen ones) are left alone. Layers count steps, not micro-batches.
     """
 
-    def __init__(self, model: nn.Module, group: Group) -> None:
+    def __init__(self, model: nn.Module, group: Sum) -> None:
         self._layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
         self._group = group
 
@@ -276,6 +291,8 @@ class Beat:
     stop: bool
     news: bool
     """Whether a process has something to tell that does not fit into numbers."""
+    save: bool
+    """Whether rank 0 wants a checkpoint now."""
     seconds: float
     ticks: int
     told: int
@@ -303,18 +320,18 @@ class Pulse:
         self._ticks += 1
         return self._ticks >= self._every
 
-    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False, told: int = 0) -> Beat:
+    def beat(self, sums: torch.Tensor, *, stop: bool, news: bool = False, save: bool = False, told: int = 0) -> Beat:
         """Exchange; every process must call this at the same tick. `sums` (any device, 1-d) is zeroed.
 
-        `told` is rank 0's to give, and 0 on the others.
+        `told` and `save` are rank 0's to give, and 0 on the others.
         """
         interval = self._next_interval() if self._group.leads else 0
-        host = torch.tensor([stop, news, interval, told], dtype=torch.float64)
+        host = torch.tensor([stop, news, save, interval, told], dtype=torch.float64)
         total = self._group.all_reduce(torch.cat([host.to(sums.device), sums.double()])).tolist()
-        seconds, ticks = now() - self._since, self._ticks
-        beat = Beat(total[4:], stop=total[0] > 0, news=total[1] > 0, seconds=seconds, ticks=ticks, told=int(total[3]))
+        flags, interval, told = [flag > 0 for flag in total[:3]], int(total[3]), int(total[4])
+        beat = Beat(total[5:], *flags, seconds=now() - self._since, ticks=self._ticks, told=told)
         sums.zero_()
-        self._every, self._ticks, self._since = int(total[2]), 0, now()
+        self._every, self._ticks, self._since = interval, 0, now()
         return beat
 
     def _next_interval(self) -> int:

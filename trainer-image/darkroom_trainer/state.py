@@ -13,6 +13,7 @@ from darkroom_api.v1alpha1.vision import Vision
 from darkroom_trainer.checkpoint import Parcel
 from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import ConfigError, DataError
+from darkroom_trainer.layout import Layout
 
 _MAY_CHANGE = {
     "workers",
@@ -70,12 +71,13 @@ class Progress:
 
 @dataclass
 class Learner:
-    """Network, optimizer and what belongs to them; the same on every process after every step."""
+    """Network, optimizer and what belongs to them; the same on every process after every step, or a part of the same."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: Ema | None
+    layout: Layout
 
     @property
     def judged(self) -> nn.Module:
@@ -83,17 +85,18 @@ class Learner:
         return self.ema.model if self.ema else self.model
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights for a checkpoint."""
-        averages = self.ema.model.state_dict() if self.ema else {}
-        return _prefixed("model.", self.model.state_dict()) | _prefixed("ema.", averages)
+        """Weights for a checkpoint, whole on rank 0; every process calls it."""
+        averages = self.layout.gathered(self.ema.model) if self.ema else {}
+        return _prefixed("model.", self.layout.gathered(self.model)) | _prefixed("ema.", averages)
 
     def best_tensors(self) -> dict[str, torch.Tensor]:
-        return _prefixed("model.", self.judged.state_dict())
+        """As `tensors`."""
+        return _prefixed("model.", self.layout.gathered(self.judged))
 
     def counters(self, progress: Progress) -> dict[str, Any]:
-        """The rest: what torch.load reads back with weights_only."""
+        """The rest: what torch.load reads back with weights_only; every process calls it."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.layout.optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "ema_updates": self.ema.updates if self.ema else 0,
             "progress": asdict(progress),
@@ -102,12 +105,12 @@ class Learner:
     def restore(self, parcel: Parcel) -> Progress:
         """Continue where the checkpoint was written; strictly, so a network that differs is an error."""
         content = parcel.counters()
-        self.model.load_state_dict(parcel.tensors("model."))
-        self.optimizer.load_state_dict(content["optimizer"])
+        self.layout.load(self.model, parcel.tensors("model."))
+        self.layout.load_optimizer(self.optimizer, content["optimizer"])
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         if self.ema:
-            self.ema.model.load_state_dict(parcel.tensors("ema."))
+            self.layout.load(self.ema.model, parcel.tensors("ema."))
             self.ema.updates = content["ema_updates"]
         return Progress.read(content["progress"])
 

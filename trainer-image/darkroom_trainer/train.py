@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,8 +27,9 @@ from darkroom_trainer.pace import Pace, TimeBudget
 from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import Reporter, decimal
 from darkroom_trainer.state import Best, Learner, Progress, check_identity, identity
-from darkroom_trainer.step import Stepper
 from darkroom_trainer.stops import Plateau, check_loss
+from darkroom_trainer.stragglers import Stragglers
+from darkroom_trainer.strategy import make_layout, make_stepper
 from darkroom_trainer.summary.board import Board
 from darkroom_trainer.summary.card import model_card
 from darkroom_trainer.summary.summary import Summary
@@ -103,16 +105,16 @@ class Run:
         device, vision = self.group.device, self.vision
         model = self.task.build_model()
         self.feed = self._make_feed(model)
-        model = model.to(device, memory_format=self.feed.memory_format).train()
-        ema = (
-            Ema(model, decay=float(vision.ema.decay), batch=self.plan.batch, every=vision.ema.every_steps)
-            if vision.ema
-            else None
-        )
+        self.layout = make_layout(vision, self.feed, self.plan, model)
+        ema = Ema.of(vision.ema, model, batch=self.plan.batch)
+        if ema:
+            ema.model = self.layout.place(ema.model)
+        model = self.layout.place(model).train()
         self.course = Course(
             self.config,
             self.host,
             self.feed,
+            self.layout,
             self.plan,
             self.splits,
             model,
@@ -120,7 +122,7 @@ class Run:
             say=self.report.say,
         )
         optimizer = make_optimizer(self.course.layers.rates(), vision.optimizer, device=device)
-        return Learner(model, optimizer, self.feed.precision.scaler(), ema)
+        return Learner(model, optimizer, self.feed.precision.scaler(), ema, self.layout)
 
     def _make_feed(self, model: nn.Module) -> Feed:
         sizes = {name: len(images) for name, images in self.splits.items()}
@@ -135,10 +137,10 @@ class Run:
         self.pace = Pace.load(self.plan.steps, self.progress.pace)
         self.budget = TimeBudget(self.config.budget_seconds, used=self.progress.seconds, host=self.host)
         self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
-        self.stepper = Stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
-        self.keeper = Keeper(self.checkpoints, self.clock, self.report, self.learner, identity=self.identity)
+        self.stepper = make_stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
+        self.keeper = Keeper(self.checkpoints, self.host, self.report, self.learner, identity=self.identity)
         self.plateau = Plateau(self.vision.schedule.early_stop, self.progress, best_metric=self.task.best_metric)
-        self.pulse = Pulse(self.group)
+        self.pulse, self.stragglers = Pulse(self.group), Stragglers()
         self.tempo = Tempo(self.plan, {name: len(images) for name, images in self.splits.items()})
         self.meter = Meter(self.clock, self.group, self.plan, self.vision.micro_batch_size)
         self.evaluated_step: int | None = None
@@ -204,10 +206,12 @@ class Run:
         if not (due or self.owes_evaluation() or self.progress.step >= self.pace.end):
             return False
         with self.clock.spend("communication" if self.group.device.type == "cpu" else "compute"):
+            old = self.group.leads and self.keeper.age >= self.config.checkpoint.every_seconds
+            self.stepper.note_time()
             beat = self.pulse.beat(
-                self.stepper.sums, stop=self.host.stop(), news=self.corrupt.news, told=self._wanted_end()
+                self.stepper.sums, stop=self.host.stop(), news=self.corrupt.news, save=old, told=self._wanted_end()
             )
-        loss_sum, valid = beat.sums
+        loss_sum, valid, *times = beat.sums
         self.clock.move("compute", "communication", self.course.replica.exposed_seconds() * beat.ticks)
         loss = loss_sum / max(1.0, valid)
         check_loss(self.progress, loss, steps=beat.ticks, learning_rate=self.learning_rate)
@@ -216,9 +220,10 @@ class Run:
         self.tempo.add_steps(beat.ticks, beat.seconds)
         self.meter.add(beat.ticks)
         self.course.note_read("train", beat.ticks * self.plan.batch)
+        self.stragglers.compare(times, self.report)
         self._go_on_to(beat.told)
         self._report_progress(loss)
-        if self.group.leads and not beat.stop and self.keeper.age >= self.config.checkpoint.every_seconds:
+        if beat.save and not beat.stop:
             self._save()
         self.pulse.restart()
         return beat.stop
@@ -255,6 +260,7 @@ class Run:
             "learningRate": self.learning_rate,
             "imagesPerSecond": rate and round(rate, 1),
             "etaSeconds": left and round(left.seconds, 1),
+            "slowest": self.stragglers.slowest and asdict(self.stragglers.slowest),
             "time": {bucket: round(seconds, 3) for bucket, seconds in message.time.items()},
         }
         self.report.progress(metrics={"train/loss": loss}, always=step >= self.pace.end, **facts)
@@ -282,8 +288,7 @@ class Run:
             named = {f"val/{name}": v for name, v in metrics.items()}
             progress.best = Best(value, progress.evaluated, progress.step, named)
             self.report.keep_best(f"val/{self.task.best_metric}", value, progress.evaluated)
-            if self.group.leads:
-                self.keeper.save_best(progress.step)
+            self.keeper.save_best(progress.step)
         self.tempo.add_evaluation(now() - began)
         self.report.evaluation(
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
@@ -302,8 +307,8 @@ class Run:
             self.summary.evaluated(review, best=best)
 
     def _evaluate(self, split: str) -> dict[str, float] | None:
-        with self.clock.spend("evaluation"):
-            network, images = self.course.judged(self.learner.judged, split)
+        with self.clock.spend("evaluation"), self.layout.whole(self.learner.judged) as whole:
+            network, images = self.course.judged(whole, split)
             metrics = self.evaluator.measure(network, split, images, stop=self.host.stop)
             self.course.note_read(split, len(images))
             self.course.layers.train()
@@ -311,20 +316,16 @@ class Run:
 
     # --- Checkpoints and endings ---
 
-    def _save(self) -> Saved:
-        """Rank 0's alone."""
+    def _save(self, *, wait: bool = False) -> None:
+        """Every process; wait: nobody goes on before the checkpoint is on the disk."""
         progress = self.progress
         progress.corrupt, progress.pace, progress.seconds = self.corrupt.known(), self.pace.dump(), self.budget.used
-        return self.keeper.save(progress)
-
-    def _save_for_all(self) -> None:
-        """Save, and wait until rank 0 has: nobody leaves before the checkpoint is on the disk."""
         with self.clock.spend("checkpoint"):
-            self.keeper.tell(self.group.share(self._save))
+            self.keeper.save(progress, wait=wait)
 
     def leave(self) -> TerminationMessage:
         """A checkpoint, then out, in the way that was asked for; every process at the same step."""
-        self._save_for_all()
+        self._save(wait=True)
         way = self.group.share(
             self.host.leaving
         )  # a signal may reach any process, a command of the operator rank 0 alone
@@ -349,13 +350,13 @@ class Run:
 
     def finish(self, reason: Reason = Reason.COMPLETED) -> TerminationMessage:
         """Measure the best epoch's weights on `test`, once, and export them."""
-        self._save_for_all()
+        self._save(wait=True)
         best = self.progress.best
         if best is None:
             raise StorageError(f"{self.config.run_dir}: the run is complete, but no epoch was evaluated")
         with self.clock.spend("restore"):
             parcel = self.group.share(lambda: self.checkpoints.best(best.step))
-            self.learner.judged.load_state_dict(parcel.tensors("model."))
+            self.layout.load(self.learner.judged, parcel.tensors("model."))
         metrics = dict(best.metrics)
         if "test" in self.splits:
             began, test = now(), self._evaluate("test")
@@ -365,12 +366,12 @@ class Run:
             self._review("test", best.epoch, best=True)
             metrics = {f"test/{name}": value for name, value in test.items()} | metrics
         self.report.keep_metrics(metrics)
-        with self.clock.spend("other"):
-            self.host.message.model = self.group.share(lambda: self._export(metrics, best.epoch))
+        with self.clock.spend("other"), self.layout.whole(self.learner.judged) as network:
+            self.host.message.model = self.group.share(lambda: self._export(network, metrics, best.epoch))
             self.course.finish()
         return self._end(reason, ExitCode.DONE)
 
-    def _export(self, metrics: dict[str, float], epoch: int) -> Artifact:
+    def _export(self, network: nn.Module, metrics: dict[str, float], epoch: int) -> Artifact:
         from darkroom_trainer.export import export_model
 
         folder, description = Path(self.config.run_dir) / "model", self.task.describe()
@@ -381,8 +382,8 @@ class Run:
             images={name: len(images) for name, images in self.splits.items()},
             epoch=epoch,
         )
-        artifact = export_model(self.learner.judged, folder, description=description, metrics=metrics, card=card)
-        self.summary.exported(self.learner.judged, description, epoch=epoch)
+        artifact = export_model(network, folder, description=description, metrics=metrics, card=card)
+        self.summary.exported(network, description, epoch=epoch)
         self.report.event("exported", f"exported {folder}", path=artifact.path, sha256=artifact.sha256)
         return artifact
 

@@ -8,6 +8,7 @@ from darkroom_api.report import Best, Metric
 from darkroom_api.step_times import StepTimes
 from darkroom_api.v1alpha1.common import Model
 from darkroom_api.v1alpha1.forecast import Forecast
+from darkroom_api.v1alpha1.straggler import Straggler
 
 Seconds = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,10}(\.[0-9]{1,3})?$")]
 """A duration in seconds, as a decimal string."""
@@ -62,6 +63,10 @@ class Progress(Model):
         int | None, Field(description="Step of the newest checkpoint: what a restart now would go on from.")
     ] = None
     metrics: Annotated[list[Metric] | None, Field(max_length=16, description="Latest metrics.")] = None
+    straggler: Annotated[
+        Straggler | None,
+        Field(description="The process that holds up all others, while one does for half a minute and more."),
+    ] = None
     step_time: Annotated[
         Time | None,
         Field(description="When the running attempt last reported a step that it had not reported before."),

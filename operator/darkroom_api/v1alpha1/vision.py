@@ -10,7 +10,7 @@ from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
 from darkroom_api.v1alpha1.common import Decimal, Fraction, Model, Rule
 from darkroom_api.v1alpha1.data import Data
 from darkroom_api.v1alpha1.measured import Measured, Normalization
-from darkroom_api.v1alpha1.parallelism import Parallelism
+from darkroom_api.v1alpha1.parallelism import Parallelism, parallelism_rules
 from darkroom_api.v1alpha1.progression import EarlyStop, Resolution, progression_rules
 from darkroom_api.v1alpha1.summary import Summary
 from darkroom_api.v1alpha1.tasks import Task, size_rule, task_rules
@@ -207,6 +207,7 @@ class Vision(Model):
             field="workers",
         ),
         *transfer_rules(),
+        *parallelism_rules(),
     )
     task: Annotated[Task, Field(description="What is learned.")] = Task.CLASSIFICATION
     data: Annotated[Data, Field(description="The images.")]

@@ -82,22 +82,26 @@ def share(micro_batches: int, rank: int, world: int) -> range:
     return range(rank, micro_batches, world)
 
 
+def even_share(micro_batches: int, rank: int, world: int) -> range:
+    """Equally many for every process; numbers from `micro_batches` on repeat one, and must not count."""
+    return range(rank, math.ceil(micro_batches / world) * world, world)
+
+
 class TrainingBatches:
-    """Batch sampler of one process: its micro-batches of every step from `start` to before `end`."""
+    """Batch sampler of one process: its share of every step from `start` to before `end`."""
 
     def __init__(
         self,
         plan: Plan,
+        share: range,
         *,
-        rank: int,
-        world: int,
         start: int,
         end: int,
         strength: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
         """strength: of the augmentation in a step."""
         self._strength = strength
-        self._plan, self._share, self._steps = plan, share(plan.micro_batches, rank, world), range(start, end)
+        self._plan, self._share, self._steps = plan, share, range(start, end)
 
     def __len__(self) -> int:
         return len(self._steps) * len(self._share)
@@ -105,7 +109,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[list[SampleRef]]:
         for step in self._steps:
             for micro_batch in self._share:
-                yield self._plan.refs(step, micro_batch, self._strength(step))
+                yield self._plan.refs(step, micro_batch % self._plan.micro_batches, self._strength(step))
 
 
 class EvaluationBatches(Sequence[list[SampleRef]]):

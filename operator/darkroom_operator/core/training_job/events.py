@@ -25,7 +25,13 @@ _WARNINGS = frozenset(
 
 def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
     """Events of one step, in the order in which things happened."""
-    return (*_attempts_ended(old, new), *_attempts_begun(old, new), *_turn(old, new), *_resized(old, new))
+    return (
+        *_attempts_ended(old, new),
+        *_attempts_begun(old, new),
+        *_turn(old, new),
+        *_resized(old, new),
+        *_straggling(old, new),
+    )
 
 
 def _attempts_begun(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
@@ -84,3 +90,12 @@ def _ready(status: TrainingJobStatus) -> tuple[str, str]:
         if condition.type == names.READY:
             return condition.reason, condition.message
     return "", ""
+
+
+def _straggling(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:
+    """One process has begun to hold up the others."""
+    known, found = old.progress and old.progress.straggler, new.progress and new.progress.straggler
+    if not found or (known and known.rank == found.rank):
+        return []
+    text = f"rank {found.rank} takes {found.ratio} times as long as the median of the others: all of them wait for it"
+    return [Event("Warning", "Straggler", text)]

@@ -50,13 +50,15 @@ def _of(seen: Observed, attempt: Attempt) -> Live | None:
 
 
 def _due(status: TrainingJobStatus, live: Live) -> bool:
-    """At once for what people wait for: the first sign of life, an epoch's end, a better model. The rest has time."""
+    """At once for what people wait for: a first sign of life, an epoch's end, a better model, a straggler. Others wait."""
     stored, report = status.progress, live.report
     told = parse_time(stored.report_time) if stored else None
     if stored is None or told is None:
         return True
     if live.received < told:  # another replica has stored a newer one
         return False
+    if bool(report.straggler) != bool(stored.straggler):
+        return True
     if report.epoch != stored.epoch or (report.best and report.best != status.best):
         return True
     age = (live.received - told).total_seconds()
@@ -72,6 +74,7 @@ def _progress(live: Live, stored: Progress | None) -> Progress:
             "eta_low_seconds": report.eta_low_seconds,
             "eta_high_seconds": report.eta_high_seconds,
             "eta": _eta(report),
+            "straggler": report.straggler,
             "step_time": known or timestamp(live.received),
             "report_time": timestamp(live.received),
         }

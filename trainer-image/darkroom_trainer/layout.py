@@ -1,6 +1,6 @@
 """How a network lies on the processes that train it: the part of the trainer that differs between the strategies."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -51,11 +51,11 @@ class Layout(Protocol):
 
 
 @contextmanager
-def lent(spare: nn.Module, tensors: Mapping[str, torch.Tensor], device: torch.device) -> Iterator[nn.Module]:
-    """A network out of host memory, for a while on the device, with these weights."""
+def lent(spare: nn.Module, tensors: Iterable[tuple[str, torch.Tensor]], device: torch.device) -> Iterator[nn.Module]:
+    """A network out of host memory, for a while on the device, with these weights, which are taken one by one."""
     spare.to(device)
     own = spare.state_dict()
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         own[name].copy_(tensor)
     try:
         yield spare

@@ -121,7 +121,7 @@ class Pipelined:
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[nn.Module]:
-        with lent(self._spare, self.gathered(model), self._group.device) as spare:
+        with lent(self._spare, self.gathered(model).items(), self._group.device) as spare:
             yield spare
 
     def local(self, model: nn.Module) -> Tensors:

@@ -63,7 +63,7 @@ class Sharded:
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[nn.Module]:
         """Evaluation has no gradients and no momentum: there is room for a whole network, and no need for exchanges."""
-        tensors = {name: _whole(tensor) for name, tensor in model.state_dict().items()}
+        tensors = ((name, _whole(tensor)) for name, tensor in model.state_dict().items())
         with lent(self._spare, tensors, self._group.device) as spare:
             yield spare
 

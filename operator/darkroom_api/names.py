@@ -154,4 +154,5 @@ REASON_REFIT_FAILED = "RefitFailed"  # the last training
 # --- Reasons of a trial's record, beside those of TrainingJobs. ---
 REASON_INVALID_PARAMETERS = "InvalidParameters"  # together they make no valid TrainingJob: none was made
 REASON_METRIC_MISSING = "MetricMissing"  # it ended without a value of an objective or a constraint
+REASON_LEDGER_LOST = "LedgerLost"  # a ConfigMap with records of trials is gone or not what it was
 REASON_TRIAL_DELETED = "TrialDeleted"  # somebody deleted it

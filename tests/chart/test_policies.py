@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
+from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.profile import Profile, parse_profiles
 from darkroom_operator.core.training_job import objects
+from darkroom_operator.core.tuning_sweep import ledger
 from localcluster import Cluster
 from tests.chart.conftest import CHART, ROOT, Helm
 from tests.chart.values import PROFILE
@@ -180,6 +182,13 @@ def test_the_operators_own_objects_pass(kube):
     assert refusal(lambda: create(kube, job(ownerReferences=[owner()]), OPERATOR)) == ""
     service = objects.service(objects.Owner("kept", "team", "0"), SPEC)
     assert refusal(lambda: create(kube, service, OPERATOR)) == ""
+
+
+def test_the_operators_configmaps_are_those_of_sweeps(kube):
+    page = ledger.page("kept", "team", "0", [TrialRecord(number=0, result="Failed")])
+    assert refusal(lambda: create(kube, page, OPERATOR)) == ""
+    page["metadata"]["ownerReferences"] = [owner("TrainingJob")]
+    assert "ConfigMaps of TuningSweeps" in refusal(lambda: create(kube, page, OPERATOR))
 
 
 @pytest.mark.parametrize(

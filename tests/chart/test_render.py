@@ -21,6 +21,7 @@ ALLOWED = {
     ("darkroom.dev", "tuningsweeps/status"): {"patch"},
     ("darkroom.dev", "tuningsweeps/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
+    ("", "configmaps"): {"get", "create"},
     ("", "services"): {"get", "list", "watch", "create", "patch"},
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch"},

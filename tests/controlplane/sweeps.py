@@ -6,12 +6,20 @@ from typing import Any
 
 from darkroom_api import names
 from darkroom_api.report import Metric, Reason, TerminationMessage
+from darkroom_api.v1alpha1 import trial_paths
 from tests.kube import Kube, eventually
 
 SPACE = [
     {"name": "lr", "env": "LR", "double": {"min": "0.0001", "max": "0.1", "scale": "Log"}},
     {"name": "width", "env": "WIDTH", "int": {"min": 1, "max": 64}},
 ]
+
+WORD_PATHS = [
+    path
+    for path, kinds in sorted(trial_paths.PATHS.items())
+    if kinds == {str} and path != "vision.optimizer.learningRate"
+]
+LONG = "x" * 256
 
 
 class Search:
@@ -101,3 +109,37 @@ class Search:
             return until()
 
         eventually(step, within=within, what=f"{self.status}")
+
+
+class Hopeless:
+    """A sweep of no valid combination, so that many trials fit into seconds: each fails at once, with a row of 6 kB."""
+
+    def __init__(self, kube: Kube, namespace: str, trials: int) -> None:
+        self.kube, self.namespace = kube, namespace
+        wide = [{"name": path, "path": path, "choice": {"values": [LONG]}} for path in WORD_PATHS[:20]]
+        rate = {"name": "lr", "path": "vision.optimizer.learningRate", "double": {"min": "0", "max": "1"}}
+        spec = {
+            "objectives": [{"metric": "val/top1"}],
+            "parameters": [*wide, rate],
+            "algorithm": {"name": "Random", "seed": 7},
+            "stopping": {"maxTrials": trials, "maxFailedTrials": 10_000},
+            "trialTemplate": {"spec": {"vision": {"data": {"claim": "x"}, "model": {"architecture": "resnet18"}}}},
+        }
+        head = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TuningSweep", "metadata": {"name": "long"}}
+        self.body = kube.create(head | {"spec": spec}, namespace)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return (self.kube.get("TuningSweep", self.namespace, "long") or {}).get("status", {})
+
+    def pages(self) -> list[dict[str, Any]]:
+        """Its ConfigMaps, oldest first."""
+        found = self.kube.list("ConfigMap", self.namespace, "darkroom.dev/tuning-sweep=long")
+        return sorted(found, key=lambda page: page["metadata"]["name"])
+
+    def numbers(self) -> list[int]:
+        """Of all recorded trials, where the status says that they are."""
+        listed = [entry["name"] for entry in self.status.get("ledgerPages", [])]
+        pages = {page["metadata"]["name"]: page for page in self.pages()}
+        rows = [json.loads(line) for name in listed for line in pages[name]["data"]["rows"].splitlines()]
+        return [row["number"] for row in (*rows, *self.status["ledger"])]

@@ -11,7 +11,7 @@ from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep.suggest import suggest
 from tests.controlplane.conftest import PROFILES, Flowers
-from tests.controlplane.sweeps import Search
+from tests.controlplane.sweeps import Hopeless, Search
 from tests.kube import eventually
 from tests.operator_process import OperatorProcess
 from tests.write_counter import WriteCounter
@@ -160,3 +160,34 @@ def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(cluster, ku
     rows = [TrialRecord.model_validate(row) for row in sweep.status["ledger"]]
     undisturbed = [suggest(spec, "7", number, rows[:number], []) for number in range(4)]
     assert [row.parameters for row in rows] == [suggestion.parameters for suggestion in undisturbed if suggestion]
+
+
+def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(cluster, kube, namespace, tmp_path):
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text(PROFILES)
+    killed: list[int] = []
+
+    def kill_after_a_page(number: int) -> None:
+        if len(killed) < 2 and counter.writes[number - 1].endswith("/configmaps"):
+            killed.append(number)
+            operator.kill()
+
+    counter = WriteCounter(kube, kill_after_a_page)
+    kubeconfig = counter.kubeconfig(tmp_path / "kubeconfig")
+    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
+    operator.start(ready=False)
+
+    def ended() -> Any:
+        if operator.process is None or operator.process.poll() is not None:
+            operator.start(ready=False)
+        return sweep.status.get("finished")
+
+    try:
+        sweep = Hopeless(kube, namespace, trials=60)
+        eventually(ended, within=240, what="the end")
+    finally:
+        operator.kill()
+        counter.close()
+    assert len(killed) == 2
+    assert sweep.numbers() == list(range(60))
+    assert len(sweep.pages()) == len(sweep.status["ledgerPages"])

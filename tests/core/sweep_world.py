@@ -10,6 +10,7 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.tuning_sweep.history import SweepFacts
+from darkroom_operator.core.tuning_sweep.ledger import Page, read_page
 from darkroom_operator.core.tuning_sweep.plan import plan
 from darkroom_operator.core.types import Event, Plan, Refusal
 
@@ -44,6 +45,10 @@ class SweepWorld:
             "spec": {key: value for key, value in {**SPEC, **spec}.items() if value is not None},
         }
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.pages: dict[str, dict[str, Any]] = {}
+        """ConfigMaps by name."""
+        self.read: dict[str, Page] = {}
+        """Those that the operator has in its memory."""
         self.made: list[str] = []
         self.events: list[Event] = []
         self.refusal: Refusal | None = None
@@ -54,7 +59,16 @@ class SweepWorld:
 
     def facts(self) -> SweepFacts:
         jobs = tuple(job for name, job in self.jobs.items() if name not in self.unseen)
-        return copy.deepcopy(SweepFacts(self.body, jobs, self.now, self.refusal))
+        listed = {entry["name"] for entry in self.status.get("ledgerPages", [])}
+        for name in listed & self.pages.keys() - self.read.keys():
+            self.read[name] = read_page(self.pages[name])
+        gone = frozenset(listed - self.pages.keys())
+        body, jobs = copy.deepcopy((self.body, jobs))
+        return SweepFacts(body, jobs, self.now, self.refusal, tuple(self.read.values()), gone)
+
+    def restart(self) -> None:
+        """The operator forgets what it has read."""
+        self.read = {}
 
     def look(self) -> Plan:
         decision = plan(self.facts())
@@ -83,6 +97,9 @@ class SweepWorld:
 
     def _create(self, desired: Any) -> None:
         name = desired["metadata"]["name"]
+        if desired["kind"] == "ConfigMap":
+            self.read[name] = read_page(self.pages.setdefault(name, copy.deepcopy(desired)))
+            return
         self.unseen.discard(name)  # the answer, or "already exists", brings it into the cache
         if name in self.jobs:
             return
@@ -162,7 +179,10 @@ class SweepWorld:
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
-        return self.status.get("ledger", [])
+        paged = [
+            row for _, page in sorted(self.pages.items()) for row in map(json.loads, page["data"]["rows"].splitlines())
+        ]
+        return paged + [row for row in self.status.get("ledger", []) if row["number"] >= len(paged)]
 
     @property
     def ready(self) -> tuple[str, str]:

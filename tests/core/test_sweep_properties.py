@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from darkroom_api import names
+from darkroom_operator.core.tuning_sweep import ledger
 from darkroom_operator.core.tuning_sweep.plan import plan
 from tests.core.sweep_world import SweepWorld
 
@@ -39,6 +40,8 @@ class Search(RuleBasedStateMachine):
             pruning={"asha": {"minEpochs": 1, "reductionFactor": 2}} if pruned else None,
             trialTemplate={"spec": {"container": {"image": "a"}, "ttlSecondsAfterFinished": 60}},
         )
+        self.kept = ledger.KEPT_ROWS, ledger.PAGE_ROWS
+        ledger.KEPT_ROWS, ledger.PAGE_ROWS = 3, 2
         self.tried: dict[str, str] = {}
         self.rows: dict[int, dict] = {}
 
@@ -53,6 +56,7 @@ class Search(RuleBasedStateMachine):
                 write()
 
         self._remember(partly)
+        self.world.restart()
 
     @rule()
     def decide_twice(self):
@@ -136,6 +140,12 @@ class Search(RuleBasedStateMachine):
         """In the end every trial that was made has its row."""
         if not hasattr(self, "world"):
             return
+        try:
+            self._run_out()
+        finally:
+            ledger.KEPT_ROWS, ledger.PAGE_ROWS = self.kept
+
+    def _run_out(self):
         self.world.edit(suspend=False, stopping={"maxTrials": 12, "maxFailedTrials": 12})
         self.world.run_out()
         numbers = sorted(int(name.rsplit("-", 1)[1]) for name in self.world.made)

@@ -59,6 +59,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
+  resources: [configmaps] # the record of sweeps of more than 1,000 trials; each is asked for by its name
+  verbs: [get, create]
+- apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [networking.k8s.io]

@@ -13,8 +13,8 @@ from darkroom_api.v1alpha1.pruning import Pruning
 from darkroom_api.v1alpha1.search_space import Assignment, Number, Parameter, Place, Value
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec, comparable
 
-MAX_TRIALS = 1000
-"""The record of all trials is in the sweep's status: 0.6 kB each, and an object may have 1.5 MB."""
+MAX_TRIALS = 10_000
+"""Each has a row in the ledger, which a decision reads as a whole."""
 MAX_SWEEP_NAME_LENGTH = 42
 """Trials are called `<name>-00042`, and the last training `<name>-refit-00042`: a TrainingJob's name has 54 at most."""
 

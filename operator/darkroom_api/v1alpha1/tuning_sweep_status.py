@@ -7,9 +7,9 @@ from pydantic import Field
 from darkroom_api.v1alpha1.common import Model
 from darkroom_api.v1alpha1.search_space import Value
 from darkroom_api.v1alpha1.training_job_status import Condition, Name, Outputs, ShortText, Time
-from darkroom_api.v1alpha1.tuning_sweep import MAX_TRIALS
 
 Parameters = Annotated[dict[str, Value], Field(max_length=24)]
+MAX_ROWS, MAX_PAGES = 2000, 1000
 MetricValue = Annotated[str, Field(max_length=24)]
 
 
@@ -42,6 +42,15 @@ class TrialRecord(Model):
     gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours.")] = None
     cost: Annotated[str | None, Field(max_length=48, description="Price, as `1.25 EUR`.")] = None
     seconds: Annotated[int | None, Field(ge=0, description="From its creation to its end.")] = None
+
+
+class LedgerPage(Model):
+    """A ConfigMap with records of trials, a row of JSON each, in the order of their numbers. It never changes."""
+
+    name: Annotated[Name, Field(description="Of the ConfigMap; the rows are under its key `rows`.")]
+    first: Annotated[int, Field(ge=0, description="Number of its first trial.")]
+    rows: Annotated[int, Field(ge=1, description="Number of its trials.")]
+    sha256: Annotated[str, Field(max_length=64, description="Of the rows' text.")]
 
 
 class BestTrial(Model):
@@ -141,5 +150,14 @@ class TuningSweepStatus(Model):
     message: Annotated[ShortText | None, Field(description="What the last trial that failed died of.")] = None
     ledger: Annotated[
         list[TrialRecord] | None,
-        Field(max_length=MAX_TRIALS, description="Every trial that has ended. It outlives the trials' TrainingJobs."),
+        Field(
+            max_length=MAX_ROWS,
+            description="Every trial that has ended, but for those of ledgerPages. It outlives the trials' TrainingJobs.",
+        ),
+    ] = None
+    ledger_pages: Annotated[
+        list[LedgerPage] | None,
+        Field(
+            max_length=MAX_PAGES, description="The oldest records of a long search, in ConfigMaps that the sweep owns."
+        ),
     ] = None

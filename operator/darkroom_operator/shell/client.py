@@ -46,11 +46,12 @@ ISSUER = Resource("", "serviceaccountissuer", "")
 """Not a collection: documents about the tokens of service accounts, each at a path of its own."""
 DISCOVERY = Resource("", "apis", "")
 """Not a collection either: what an API version has, at its path."""
+CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "Event")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases", "Lease")
 WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads", "Workload")
-BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES, NETWORK_POLICIES)}
+BY_KIND = {resource.kind: resource for resource in (TRAINING_JOBS, JOBS, PODS, SERVICES, CONFIG_MAPS, NETWORK_POLICIES)}
 
 
 def resource_of(body: Body) -> Resource:

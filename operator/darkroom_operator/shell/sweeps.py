@@ -4,18 +4,23 @@ A decision asks a sampler, which takes from 0.03 to 2 seconds; the operator's lo
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from darkroom_api import names
 from darkroom_operator.core.tuning_sweep.history import SweepFacts
+from darkroom_operator.core.tuning_sweep.ledger import Page, read_page
 from darkroom_operator.core.types import Body, Plan, Refusal
 from darkroom_operator.shell.cache import Key
-from darkroom_operator.shell.client import TUNING_SWEEPS, Client
+from darkroom_operator.shell.client import CONFIG_MAPS, TUNING_SWEEPS, ApiError, Client
 from darkroom_operator.shell.metrics import Metrics
 from darkroom_operator.shell.reconcile import Actor
 from darkroom_operator.shell.store import Store
+
+PAGE_SECONDS = 600.0
+"""After so long, a page is asked for again: somebody may have deleted it."""
 
 
 class Trials:
@@ -50,6 +55,53 @@ class Trials:
             self._members.pop(sweep, None)
 
 
+class Pages:
+    """Pages of ledgers. They never change, so each is read by name, and kept: nothing needs a watch on ConfigMaps."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pages: dict[Key, dict[str, Page]] = defaultdict(dict)
+        self._read: dict[tuple[Key, str], float] = {}
+
+    async def of(self, sweep: Key, body: Body) -> tuple[tuple[Page, ...], frozenset[str]]:
+        """All that are known, and the names of those that are gone by now."""
+        uid, listed = body["metadata"]["uid"], (body.get("status") or {}).get("ledgerPages", [])
+        for name in [name for name, page in self._pages[sweep].items() if page.owner != uid]:
+            del self._pages[sweep][name]
+        gone = set()
+        for entry in listed:
+            if not await self._is_there(sweep, entry["name"]):
+                gone.add(entry["name"])
+        return tuple(self._pages[sweep].values()), frozenset(gone)
+
+    async def _is_there(self, sweep: Key, name: str) -> bool:
+        if time.monotonic() - self._read.get((sweep, name), -PAGE_SECONDS) < PAGE_SECONDS:
+            return True
+        try:
+            found = await self._client.get(CONFIG_MAPS, sweep[0], name)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return False
+        self.put(found, sweep)
+        return True
+
+    def put(self, body: Body, sweep: Key) -> None:
+        """A page that was read or made."""
+        name = body["metadata"]["name"]
+        known, page = self._pages[sweep].get(name), read_page(body)
+        if page is None:
+            self._pages[sweep].pop(name, None)
+        elif known is None or known.text != page.text or known.owner != page.owner:
+            self._pages[sweep][name] = page
+        self._read[sweep, name] = time.monotonic()
+
+    def forget(self, sweep: Key) -> None:
+        """The sweep is gone."""
+        for name in self._pages.pop(sweep, {}):
+            self._read.pop((sweep, name), None)
+
+
 class SweepReconciler(Actor):
     """Works on TuningSweeps."""
 
@@ -69,20 +121,26 @@ class SweepReconciler(Actor):
     ) -> None:
         super().__init__(client, store, metrics, reporter=reporter, leads=leads)
         self._jobs, self._trials, self._plan = jobs, trials, plan
+        self._pages = Pages(client)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sweeps")
 
     def _forget(self, key: Key) -> None:
         self._trials.forget(key)
+        self._pages.forget(key)
 
     def _synced(self) -> bool:
         return self._jobs.synced.is_set()
 
     async def _decide(self, key: Key, body: Body, refusal: Refusal | None = None) -> Plan:
-        facts = SweepFacts(body, self._trials.of(key), self._client.clock.now(), refusal)
+        pages, gone = await self._pages.of(key, body)
+        facts = SweepFacts(body, self._trials.of(key), self._client.clock.now(), refusal, pages, gone)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._plan, facts)
 
     def _took(self, stored: Body) -> None:
-        self._jobs.put(stored)
+        if stored["kind"] == CONFIG_MAPS.kind:
+            self._pages.put(stored, (stored["metadata"]["namespace"], stored["metadata"]["labels"][names.LABEL_SWEEP]))
+        else:
+            self._jobs.put(stored)
 
     def _count(self, body: Body, old: Body, new: Body) -> None:
         self._metrics.count_trials(body, old, new)

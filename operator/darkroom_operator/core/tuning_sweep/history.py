@@ -20,7 +20,7 @@ from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord, TuningSweepSt
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.profile import describe_errors
 from darkroom_operator.core.training_job.observe import leave_of, stored_status
-from darkroom_operator.core.tuning_sweep import auto, prune, space
+from darkroom_operator.core.tuning_sweep import auto, ledger, prune, space
 from darkroom_operator.core.tuning_sweep.curves import Curve, curve_text, in_seconds, of_points, parse_curve
 from darkroom_operator.core.tuning_sweep.suggest import Pending
 from darkroom_operator.core.types import Body, Refusal
@@ -37,6 +37,10 @@ class SweepFacts:
     """TrainingJobs with the sweep's label: trials and refits."""
     now: datetime
     refusal: Refusal | None = None
+    pages: tuple[ledger.Page, ...] = ()
+    """Of the ledger, as far as they have been read."""
+    gone: frozenset[str] = frozenset()
+    """Names of pages that have been read but exist no more."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Observed:
     trials: tuple[Trial, ...]
     refits: tuple[Trial, ...]
     refusal: Refusal | None
+    pages: tuple[ledger.Page, ...] = ()
+    gone: frozenset[str] = frozenset()
     deleting: bool = False
     expanded: str | None = None
     """The search that `auto` stands for, as the status tells it."""
@@ -132,6 +138,8 @@ def observe(facts: SweepFacts) -> Observed:
         trials=tuple(sorted((t for t in mine if t.number is not None), key=lambda t: t.number or 0)),
         refits=tuple(t for t in mine if t.number is None),
         refusal=facts.refusal,
+        pages=ledger.usable(facts.pages, uid),
+        gone=facts.gone,
         deleting="deletionTimestamp" in meta,
         expanded=auto.told(raw, stored.expanded, spec, name=meta["name"], namespace=meta["namespace"])
         if spec
@@ -205,6 +213,13 @@ class History:
     running: tuple[Trial, ...]
     created: int
     """The next trial's number."""
+    pages: tuple[ledger.Page, ...] = ()
+    """The oldest records, from trial 0 on."""
+
+    @property
+    def recent(self) -> tuple[TrialRecord, ...]:
+        """Records that are in no page."""
+        return self.records[sum(len(page.rows) for page in self.pages) :]
 
     @property
     def pending(self) -> list[Pending]:
@@ -220,11 +235,12 @@ class History:
 
 def history(seen: Observed, spec: TuningSweepSpec) -> History:
     """The stored record, brought up to date with the trials that exist."""
-    records = {record.number: record for record in seen.status.ledger or []}
+    paged = {record.number: record for page in seen.pages for record in page.rows}
+    records = {record.number: record for record in seen.status.ledger or []} | paged
     present = {trial.number: trial for trial in seen.trials if trial.number is not None}
     known = seen.status.trials.created if seen.status.trials else 0
     created = max([known, *(number + 1 for number in (*records, *present))])
-    for number in range(created):
+    for number in range(len(paged), created):
         trial = present.get(number)
         if trial and trial.finished:
             records[number] = record_of(trial, spec)
@@ -237,8 +253,8 @@ def history(seen: Observed, spec: TuningSweepSpec) -> History:
                 reason=names.REASON_TRIAL_DELETED,
                 message="it was deleted before it had ended",
             )
-    running = tuple(trial for trial in seen.trials if not trial.finished)
-    return History(tuple(records[number] for number in sorted(records)), running, created)
+    running = tuple(trial for trial in seen.trials if not trial.finished and trial.number not in paged)
+    return History(tuple(records[number] for number in sorted(records)), running, created, seen.pages)
 
 
 def record_of(trial: Trial, spec: TuningSweepSpec) -> TrialRecord:

@@ -4,12 +4,14 @@ Nothing is remembered but what is in the API server: the trials that exist, and 
 made under a name that follows from its number, so a second try meets the first; it is deleted only when its row is stored.
 """
 
+from dataclasses import replace
+
 from darkroom_api import names
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
-from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord, TuningSweepStatus
+from darkroom_api.v1alpha1.tuning_sweep_status import LedgerPage, TrialRecord, TuningSweepStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.training_job.status import Phase, completed, failed, stalled, stopping, suspended
-from darkroom_operator.core.tuning_sweep import objects, prune, status
+from darkroom_operator.core.tuning_sweep import ledger, objects, prune, status
 from darkroom_operator.core.tuning_sweep import stopping as endings
 from darkroom_operator.core.tuning_sweep.events import events_between
 from darkroom_operator.core.tuning_sweep.history import History, Observed, SweepFacts, Trial, best_of, history, observe
@@ -24,6 +26,8 @@ def plan(facts: SweepFacts) -> Plan:
         return Plan()  # the garbage collector takes the trials
     if seen.spec is None:
         return _say(seen, None, None, stalled(names.REASON_INVALID_SPEC, "; ".join(seen.problems)))
+    if page := ledger.lost(seen.status.ledger_pages or [], seen.pages):
+        return _say(seen, None, None, stalled(names.REASON_LEDGER_LOST, _lost(page)))
     past = history(seen, seen.spec)
     if seen.spec.suspend:
         return _suspend(seen, seen.spec, past)
@@ -36,6 +40,13 @@ def plan(facts: SweepFacts) -> Plan:
     return _search(seen, seen.spec, past)
 
 
+def _lost(page: LedgerPage) -> str:
+    trials = f"trials {page.first} to {page.first + page.rows - 1}"
+    return (
+        f"ConfigMap {page.name} with the record of {trials} is not there as it was: restore it, or create a new sweep"
+    )
+
+
 # --- The search ---
 
 
@@ -46,7 +57,7 @@ def _search(seen: Observed, spec: TuningSweepSpec, past: History) -> Plan:
     pending = past.pending
     number = past.created
     while len(pending) < spec.parallelism and number < spec.stopping.max_trials:
-        suggestion = suggest(spec, seen.seed, number, past.records, pending)
+        suggestion = suggest(spec, seen.seed, number, past.recent, pending, past.pages)
         if suggestion is None:
             if not pending:
                 return _end(seen, spec, past, endings.exhausted(past))
@@ -74,7 +85,7 @@ def _record_invalid(
         reason=names.REASON_INVALID_PARAMETERS,
         message=problem[:256],
     )
-    now = History((*past.records, row), past.running, past.created + 1)
+    now = replace(past, records=(*past.records, row), created=past.created + 1)
     phase = status.searching(f"{len(past.running)} of {spec.parallelism} trials run")
     return _say(seen, spec, now, phase, wait=0.0)
 
@@ -186,8 +197,9 @@ def _refitting(name: str) -> Phase:
 
 def _expired(seen: Observed, ttl: int | None, new: TuningSweepStatus) -> tuple[tuple[Delete, ...], float | None]:
     """Trials past their ttlSecondsAfterFinished whose rows are stored, and seconds until the next is."""
-    stored = {record.number: record for record in seen.status.ledger or []}
-    wanted = {record.number: record for record in new.ledger or []}
+    paged = {record.number: record for page in seen.pages for record in page.rows}
+    stored = {record.number: record for record in seen.status.ledger or []} | paged
+    wanted = {record.number: record for record in new.ledger or []} | paged
     best = {b.trial for b in [*(new.pareto or []), *([new.best] if new.best else [])]}
     gone, waits = [], []
     for trial in seen.trials:
@@ -203,6 +215,15 @@ def _expired(seen: Observed, ttl: int | None, new: TuningSweepStatus) -> tuple[t
     return tuple(gone), min(waits, default=None)
 
 
+def _pages(seen: Observed, new: TuningSweepStatus) -> tuple[Body, ...]:
+    """The next page of the ledger, if one is due, and those that somebody deleted."""
+    unfinished = {trial.number or 0 for trial in seen.trials if not trial.finished}
+    rows = [page.rows for page in seen.pages if page.name in seen.gone]
+    if seen.refusal is None and (due := ledger.due(seen.status.ledger or [], new.ledger or [], unfinished)):
+        rows.append(tuple(due))
+    return tuple(ledger.page(seen.name, seen.namespace, seen.uid, some) for some in rows)
+
+
 def _say(
     seen: Observed,
     spec: TuningSweepSpec | None,
@@ -216,12 +237,15 @@ def _say(
 ) -> Plan:
     """A plan whose status tells `phase`."""
     new = status.render(seen, spec, past, phase, refit)
+    pages = _pages(seen, new) if past else ()
+    if pages:
+        wait = 0.0  # the rows leave the status when the page has been seen
     gone, expiry = _expired(seen, spec.trial_template.spec.ttl_seconds_after_finished if spec else None, new)
     deadline = endings.seconds_left(seen, spec) if spec and not phase.finished else None
     due = deadline if deadline is not None and deadline > 0 else None
     waits = [seconds for seconds in (wait, expiry, due) if seconds is not None]
     return Plan(
-        create=create,
+        create=(*create, *pages),
         patch=patch,
         delete=gone,
         status=new.to_wire(),

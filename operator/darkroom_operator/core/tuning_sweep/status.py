@@ -41,7 +41,8 @@ def render(
     if spec is None or past is None:
         return new
     new.expanded = seen.expanded
-    new.ledger = list(past.records) or None
+    new.ledger = list(past.recent) or None
+    new.ledger_pages = [page.entry for page in past.pages] or None
     new.trials = _counts(spec, past)
     if past.created and not new.start_time:
         new.start_time = timestamp(min((trial.created for trial in seen.trials), default=seen.now))

@@ -7,11 +7,13 @@ CMA-ES and NSGA-II know beyond the history is to which generation a trial belong
 This module and `study`, which shows what was tried, are the only ones that import Optuna.
 """
 
+import copy
 import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,6 +25,7 @@ from darkroom_api.v1alpha1.tuning_sweep import Algorithm, AlgorithmName, Constra
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep import evolution, space
 from darkroom_operator.core.tuning_sweep.curves import parse_curve
+from darkroom_operator.core.tuning_sweep.ledger import Page
 from darkroom_operator.core.tuning_sweep.prune import is_maximized
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -54,16 +57,24 @@ class Suggestion:
 
 
 def suggest(
-    spec: TuningSweepSpec, seed: str, number: int, records: Sequence[TrialRecord], pending: Sequence[Pending]
+    spec: TuningSweepSpec,
+    seed: str,
+    number: int,
+    records: Sequence[TrialRecord],
+    pending: Sequence[Pending],
+    pages: Sequence[Page] = (),
 ) -> Suggestion | None:
-    """For trial `number`; None if every combination was tried. `seed`: any text that is the sweep's own."""
-    seen = {_identity(r.parameters) for r in records} | {_identity(t.parameters) for t in pending}
-    if spec.algorithm.name == AlgorithmName.GRID:
-        return _untried(spec.parameters, seen)
-    count = space.size(spec.parameters, FINITE)
-    for draw in range(1 if count is None else REDRAWS):
-        suggestion = _ask(spec, _seed(f"{seed}/{number}/{draw}"), number, records, pending)
-        if count is None or _identity(suggestion.parameters) not in seen:
+    """For trial `number`; None if every combination was tried. `seed`: any text that is the sweep's own.
+
+    `pages` have the records of the first trials, `records` the others.
+    """
+    if space.size(spec.parameters, FINITE) is None and spec.algorithm.name != AlgorithmName.GRID:
+        return _ask(spec, _seed(f"{seed}/{number}/0"), number, records, pending, pages)
+    recorded = (*(row for page in pages for row in page.rows), *records)
+    seen = {_identity(r.parameters) for r in recorded} | {_identity(t.parameters) for t in pending}
+    for draw in range(0 if spec.algorithm.name == AlgorithmName.GRID else REDRAWS):
+        suggestion = _ask(spec, _seed(f"{seed}/{number}/{draw}"), number, records, pending, pages)
+        if _identity(suggestion.parameters) not in seen:
             return suggestion
     return _untried(spec.parameters, seen)
 
@@ -97,8 +108,14 @@ def algorithm_now(spec: TuningSweepSpec, records: Sequence[TrialRecord]) -> Algo
 
 
 def _ask(
-    spec: TuningSweepSpec, seed: int, number: int, records: Sequence[TrialRecord], pending: Sequence[Pending]
+    spec: TuningSweepSpec,
+    seed: int,
+    number: int,
+    recent: Sequence[TrialRecord],
+    pending: Sequence[Pending],
+    pages: Sequence[Page],
 ) -> Suggestion:
+    records = (*(row for page in pages for row in page.rows), *recent)
     given = spec.warm_start.configurations if spec.warm_start else []
     fixed = given[number] if number < len(given) else {}
     algorithm = algorithm_now(spec, records)
@@ -110,7 +127,7 @@ def _ask(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of experimental and deprecated parts, which the version pin holds still
         study = optuna.create_study(directions=directions, sampler=_sampler(spec.algorithm, algorithm, seed))
-        for past in _history(spec, number, records, pending):
+        for past in _history(spec, number, recent, pending, pages):
             study.add_trial(past)
         if fixed:
             study.enqueue_trial({name: _external(_named(spec, name), text) for name, text in fixed.items()})
@@ -151,26 +168,43 @@ def _named(spec: TuningSweepSpec, name: str) -> Parameter:
 # --- The history as Optuna has it ---
 
 
+class Recorded(FrozenTrial):
+    """A trial that a study takes in as it is: copying 10,000 of them in depth takes seconds, and nothing here changes one."""
+
+    def __deepcopy__(self, memo: object) -> "Recorded":
+        return copy.copy(self)
+
+
+_PAGES: WeakKeyDictionary[Page, list[FrozenTrial]] = WeakKeyDictionary()
+"""Trials of pages that were looked at before: the same page gives the same trials, for as long as it is kept."""
+
+
 def _history(
-    spec: TuningSweepSpec, number: int, records: Sequence[TrialRecord], pending: Sequence[Pending]
+    spec: TuningSweepSpec,
+    number: int,
+    records: Sequence[TrialRecord],
+    pending: Sequence[Pending],
+    pages: Sequence[Page],
 ) -> list[FrozenTrial]:
     """Trials 0 to number-1: Optuna counts them by their order, so a gap is filled with one that failed."""
-    ended = {record.number: record for record in records}
-    under_way = {trial.number: trial for trial in pending}
-    return [
-        _ended(spec, ended[index])
-        if index in ended
-        else _running(spec, under_way[index])
-        if index in under_way
-        else optuna.trial.create_trial(state=TrialState.FAIL)
-        for index in range(number)
-    ]
+    oldest: list[FrozenTrial] = []
+    for page in pages:
+        if page not in _PAGES:
+            _PAGES[page] = [_ended(spec, record) for record in page.rows]
+        oldest += _PAGES[page]
+    known = {record.number: _ended(spec, record) for record in records}
+    known |= {trial.number: _running(spec, trial) for trial in pending}
+    return [*oldest, *(known.get(index) or _failed() for index in range(len(oldest), number))]
+
+
+def _failed() -> FrozenTrial:
+    return optuna.trial.create_trial(state=TrialState.FAIL)
 
 
 def _ended(spec: TuningSweepSpec, record: TrialRecord) -> FrozenTrial:
     """What it is: a trial that was stopped early keeps what it had reached, a failed one its parameters alone."""
     if not space.is_complete(spec.parameters, record.parameters):
-        return optuna.trial.create_trial(state=TrialState.FAIL)
+        return _failed()
     curve = parse_curve(record.curve)
     if record.result == "Succeeded" and record.values:
         return _trial(
@@ -194,7 +228,7 @@ def ended(spec: TuningSweepSpec, records: Sequence[TrialRecord]) -> dict[int, Fr
 
 def _running(spec: TuningSweepSpec, trial: Pending) -> FrozenTrial:
     if not space.is_complete(spec.parameters, trial.parameters):
-        return optuna.trial.create_trial(state=TrialState.FAIL)
+        return _failed()
     return _trial(spec, trial.parameters, TrialState.RUNNING, trial.generation)
 
 
@@ -209,7 +243,7 @@ def _trial(
     constraints: Mapping[str, float] | None = None,
 ) -> FrozenTrial:
     used = list(space.active(spec.parameters, parameters))
-    return optuna.trial.create_trial(
+    made = optuna.trial.create_trial(
         state=state,
         values=values,
         params={p.name: _external(p, parameters[p.name]) for p in used},
@@ -218,6 +252,8 @@ def _trial(
         system_attrs={} if generation is None else {GENERATION_KEY: generation},
         constraints=dict(constraints) if constraints else None,
     )
+    made.__class__ = Recorded
+    return made
 
 
 def _violations(constraints: Sequence[Constraint], measured: Sequence[str]) -> dict[str, float]:

@@ -173,6 +173,19 @@ CASES = [
     no("sweep: path of a whole object", "path", parameters=[LR | {"path": "vision.optimizer"}]),
     no("sweep: path that shapes no run", "path", parameters=[LR | {"path": "ttlSecondsAfterFinished"}]),
     no("sweep: path of the profile", "path", parameters=[LR | {"path": "profile"}]),
+    ok(
+        "sweep: more of a resource for a larger model",
+        parameters=[
+            MODEL,
+            {
+                "name": "gpus",
+                "path": "resourcesPerNode.nvidia.com/gpu",
+                "choice": {"values": ["4"]},
+                "when": [{"parameter": "model", "in": ["resnet50"]}],
+            },
+        ],
+    ),
+    no("sweep: a strange resource", "path", parameters=[BATCH | {"path": "resourcesPerNode.example.com/tape"}]),
     ok("sweep: number of nodes", parameters=[BATCH | {"path": "numNodes"}]),
     no(
         "sweep: path in vision for a container",
@@ -242,6 +255,18 @@ CASES = [
             "threshold": {"lower": "0.1"},
             "patience": {"epochs": 5},
         }.items()
+    ),
+    ok("sweep: asha by brackets", pruning={"asha": {"mode": "Standard", "maxEpochs": 81}}),
+    no("sweep: asha by brackets without an end", "need maxEpochs", pruning={"asha": {"mode": "Conservative"}}),
+    no(
+        "sweep: asha by brackets of time",
+        "do not go with minSeconds",
+        pruning={"asha": {"mode": "Standard", "maxEpochs": 81, "minSeconds": 60}},
+    ),
+    no(
+        "sweep: asha that ends before it begins",
+        "minEpochs must be less than maxEpochs",
+        pruning={"asha": {"maxEpochs": 3}},
     ),
     no("sweep: pruning of two objectives", "pruning needs a single objective", objectives=TWO, pruning={"asha": {}}),
     no(
@@ -369,6 +394,8 @@ STATUS: dict[str, Any] = {
     "pareto": [_BEST],
     "gpuHours": "4.0000",
     "savedGpuHours": "7.5000",
+    "importances": {"lr": "0.7000", "batch": "0.3000"},
+    "ledgerPages": [{"name": "search-ledger-00000", "first": 0, "rows": 500, "sha256": "0" * 64}],
     "cost": "12.5000 EUR",
     "eta": "3h05m",
     "refit": {"job": "search-refit-00003", "trial": 3, "state": "Running", "outputs": _OUTPUTS},

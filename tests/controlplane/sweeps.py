@@ -14,10 +14,11 @@ SPACE = [
     {"name": "width", "env": "WIDTH", "int": {"min": 1, "max": 64}},
 ]
 
+RATE = "vision.optimizer.learningRate"
 WORD_PATHS = [
     path
     for path, kinds in sorted(trial_paths.PATHS.items())
-    if kinds == {str} and path != "vision.optimizer.learningRate"
+    if kinds == {str} and path.startswith("vision.") and path != RATE
 ]
 LONG = "x" * 256
 
@@ -117,7 +118,7 @@ class Hopeless:
     def __init__(self, kube: Kube, namespace: str, trials: int) -> None:
         self.kube, self.namespace = kube, namespace
         wide = [{"name": path, "path": path, "choice": {"values": [LONG]}} for path in WORD_PATHS[:20]]
-        rate = {"name": "lr", "path": "vision.optimizer.learningRate", "double": {"min": "0", "max": "1"}}
+        rate = {"name": "lr", "path": RATE, "double": {"min": "0", "max": "1"}}
         spec = {
             "objectives": [{"metric": "val/top1"}],
             "parameters": [*wide, rate],

@@ -1,5 +1,6 @@
 """Pruning: equal to Optuna's pruners, decision by decision, from recorded values alone."""
 
+import json
 import math
 import random
 from typing import Any
@@ -30,6 +31,11 @@ PAIRS: list[Any] = [
         id="hyperband",
     ),
     pytest.param(
+        {"asha": {"mode": "Conservative", "minEpochs": 1, "maxEpochs": 27}},
+        lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3),
+        id="asha that is conservative",
+    ),
+    pytest.param(
         {"median": {"startupTrials": 3, "warmupEpochs": 2, "intervalEpochs": 3}},
         lambda: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2, interval_steps=3),
         id="median",
@@ -53,7 +59,23 @@ PAIRS: list[Any] = [
 
 
 def rule(settings: dict[str, Any]) -> Pruning:
-    return Pruning.model_validate(settings)
+    return Pruning.model_validate_json(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "brackets"),
+    [
+        ({"asha": {"minEpochs": 1, "maxEpochs": 81}}, 1),
+        ({"asha": {"mode": "Standard", "minEpochs": 1, "maxEpochs": 81}}, 3),
+        ({"asha": {"mode": "Standard", "minEpochs": 3, "maxEpochs": 81}}, 2),
+        ({"asha": {"mode": "Conservative", "minEpochs": 1, "maxEpochs": 81}}, 5),
+        ({"hyperband": {"minEpochs": 1, "maxEpochs": 81}}, 5),
+    ],
+)
+def test_trials_go_into_as_many_brackets_as_the_mode_says(settings, brackets):
+    pruning = rule(settings)
+    halving = pruning.asha or pruning.hyperband
+    assert {prune.bracket_of(halving, SEED, number) for number in range(300)} == set(range(brackets))
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

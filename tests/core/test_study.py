@@ -9,6 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from darkroom_operator import report
+from darkroom_operator.core.tuning_sweep import ledger
 from darkroom_operator.core.tuning_sweep.page import page
 from darkroom_operator.core.tuning_sweep.study import importances, look
 from tests.core.sweep_world import START, SweepWorld
@@ -48,6 +49,14 @@ def read(world: SweepWorld):
     seen = look(world.body, START)
     assert seen
     return seen
+
+
+def test_trials_whose_record_is_in_a_page_do_not_look_as_if_they_ran(monkeypatch):
+    monkeypatch.setattr(ledger, "KEPT_ROWS", 4)
+    monkeypatch.setattr(ledger, "PAGE_ROWS", 3)
+    world = searched()
+    assert world.pages
+    assert [trial.state.name for trial in read(world).trials] == ["FAIL"] * 3 + ["COMPLETE"] * 5
 
 
 def test_a_study_has_every_trial_under_its_number():

@@ -8,7 +8,14 @@ import pytest
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep import space
-from darkroom_operator.core.tuning_sweep.suggest import Pending, _seed, algorithm_now, distribution, suggest
+from darkroom_operator.core.tuning_sweep.suggest import (
+    Pending,
+    _seed,
+    algorithm_now,
+    distribution,
+    importances,
+    suggest,
+)
 from tests.core.sweep_world import SPACE, spec_of
 
 NAMES = ["Random", "TPE", "CMAES", "NSGAII"]
@@ -205,3 +212,18 @@ def test_constraints_reach_the_sampler():
     spec = spec_of(algorithm={"name": "TPE"}, constraints=[{"metric": "ms", "upper": "20"}])
     tried = [int(suggest(spec, "s", n, records, []).parameters["width"]) for n in range(60, 72)]
     assert sum(width <= 24 for width in tried) >= 9
+
+
+def test_importances():
+    spec = spec_of(algorithm={"name": "Random"}, parameters=MIXED)
+    tried = play(spec, 30)
+    rows = [
+        TrialRecord(number=n, result="Succeeded", parameters=p, values=[str(int(p["width"]) / 64)])
+        for n, p in enumerate(tried)
+    ]
+    found = importances(spec, rows)
+    assert set(found) == {"model", "lr", "width", "drop"}
+    assert max(found, key=lambda name: float(found[name])) == "width"
+    assert sum(map(float, found.values())) == pytest.approx(1, abs=0.001)
+    assert importances(spec, []) is None
+    assert importances(spec_of(objectives=[{"metric": "a"}, {"metric": "b"}]), rows) is None

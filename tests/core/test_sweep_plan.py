@@ -67,6 +67,24 @@ def test_values_go_to_their_places_in_vision():
     assert made["augmentation"]["randAugment"] == {"operations": 3, "magnitude": 9}
 
 
+def test_a_larger_model_may_get_more_of_a_resource():
+    gpus = {"name": "gpus", "path": "resourcesPerNode.nvidia.com/gpu", "choice": {"values": ["4"]}}
+    model = {"name": "model", "path": "vision.model.architecture", "choice": {"values": ["resnet18", "resnet50"]}}
+    template = {
+        "vision": {"data": {"claim": "x"}, "model": {"architecture": "vgg16"}},
+        "resourcesPerNode": {"cpu": "2"},
+    }
+    world = SweepWorld(
+        parameters=[model, gpus | {"when": [{"parameter": "model", "in": ["resnet50"]}]}],
+        trialTemplate={"spec": template},
+        stopping={"maxTrials": 2},
+    )
+    world.settle()
+    made = {job["spec"]["vision"]["model"]["architecture"]: job["spec"] for job in world.jobs.values()}
+    assert made["resnet18"]["resourcesPerNode"] == {"cpu": "2"}
+    assert made["resnet50"]["resourcesPerNode"] == {"cpu": "2", "nvidia.com/gpu": "4"}
+
+
 def test_the_ttl_of_the_template_is_not_the_trials_own():
     """Or its TrainingJob might be gone before its row is stored."""
     world = SweepWorld(trialTemplate={"spec": {**SPEC["trialTemplate"]["spec"], "ttlSecondsAfterFinished": 5}})
@@ -163,6 +181,28 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(metrics, words)
     assert world.ledger[0]["reason"] == "MetricMissing"
     assert words in world.ledger[0]["message"]
     assert words in world.status["message"]
+
+
+def test_a_constraint_on_a_metric_that_nobody_reports_is_named():
+    world = SweepWorld(constraints=[{"metric": "latencyMs", "upper": "20"}])
+    world.settle()
+    world.complete("search-00000", 0.5)
+    world.settle()
+    assert (world.ledger[0]["result"], world.ledger[0]["reason"]) == ("Failed", "MetricMissing")
+    assert "latencyMs not reported; reported: val/top1" in world.status["message"]
+
+
+def test_importances_are_told_at_each_doubling_and_at_the_end():
+    world = SweepWorld(lambda p: int(p["width"]) / 64, parallelism=1, stopping={"maxTrials": 13})
+    told = []
+    for _ in range(13):
+        world.settle()
+        told.append(world.status.get("importances"))
+        world.complete(world.running[0])
+    world.settle()
+    assert told[:10] == [None] * 10
+    assert told[10] == told[11] == told[12] != world.status["importances"]
+    assert float(world.status["importances"]["width"]) > 0.5
 
 
 def test_the_best_epoch_counts_where_the_trainer_chooses_by_the_objective():

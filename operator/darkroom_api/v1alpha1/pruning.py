@@ -1,5 +1,6 @@
 """When a trial is stopped because it is not worth going on. What counts is the epoch, as the trainer reports it."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +10,14 @@ from darkroom_api.v1alpha1.search_space import Number
 
 Epochs = Annotated[int, Field(ge=1, le=10000)]
 _FACTOR = Field(ge=2, le=10, description="One of this many goes on from rung to rung, which are this factor apart.")
+
+
+class AshaMode(StrEnum):
+    """How early ASHA dares to decide."""
+
+    AGGRESSIVE = "Aggressive"
+    STANDARD = "Standard"
+    CONSERVATIVE = "Conservative"
 
 
 class Asha(Model):
@@ -21,7 +30,29 @@ class Asha(Model):
             holds=lambda a: a.min_seconds is None or a.min_epochs == 3,
             field="minEpochs",
         ),
+        Rule(
+            cel="self.mode == 'Aggressive' || (has(self.maxEpochs) && !has(self.minSeconds))",
+            message="mode Standard and Conservative need maxEpochs, and do not go with minSeconds",
+            holds=lambda a: a.mode == "Aggressive" or (a.max_epochs is not None and a.min_seconds is None),
+            field="mode",
+        ),
+        Rule(
+            cel="!has(self.maxEpochs) || self.minEpochs < self.maxEpochs",
+            message="minEpochs must be less than maxEpochs",
+            holds=lambda a: a.max_epochs is None or a.min_epochs < a.max_epochs,
+            field="minEpochs",
+        ),
     )
+    mode: Annotated[
+        AshaMode,
+        Field(
+            description="Aggressive: every trial is judged from the first rung on. Standard: trials go into half of the brackets "
+            "that fit below maxEpochs, each with a later first rung than the one before. Conservative: into all of them."
+        ),
+    ] = AshaMode.AGGRESSIVE
+    max_epochs: Annotated[
+        Epochs | None, Field(description="Epochs of a whole training; it bounds the number of brackets.")
+    ] = None
     min_epochs: Annotated[
         Epochs, Field(description="Epochs before the first decision. A first rung of 1 mostly hurts.")
     ] = 3

@@ -41,8 +41,19 @@ def _kinds(annotation: Any) -> Iterator[type]:
         yield annotation
 
 
-PATHS: dict[str, frozenset[Any]] = dict(sorted(_paths(TrainingJobSpec, "", _WHOLE)))
+RESOURCES = "resourcesPerNode."
+_AMOUNTS = ("cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi")
+PATHS: dict[str, frozenset[Any]] = dict(
+    sorted((*_paths(TrainingJobSpec, "", _WHOLE), *((RESOURCES + name, frozenset({str})) for name in _AMOUNTS)))
+)
 """Every scalar field by its path, as vision.optimizer.learningRate, and the types that it takes."""
+
+
+def keys_of(path: str) -> list[str]:
+    """The keys that lead to the field; a resource's name is one key, whatever dots it has."""
+    if path.startswith(RESOURCES):
+        return [RESOURCES.rstrip("."), path.removeprefix(RESOURCES)]
+    return path.split(".")
 
 
 def value_at(path: str, text: str) -> str | int | bool:

@@ -133,6 +133,14 @@ class TuningSweepStatus(Model):
         list[BestTrial] | None,
         Field(max_length=32, description="With several objectives: trials that no other beats in all of them."),
     ] = None
+    importances: Annotated[
+        dict[str, MetricValue] | None,
+        Field(
+            max_length=24,
+            description="With one objective: each parameter's share in what made the better trials good, by PED-ANOVA (Watanabe "
+            "et al., 2023). Computed at 10, 20, 40... successful trials and at the end.",
+        ),
+    ] = None
     gpu_hours: Annotated[str | None, Field(max_length=24, description="Accelerator-hours of all trials.")] = None
     saved_gpu_hours: Annotated[
         str | None,

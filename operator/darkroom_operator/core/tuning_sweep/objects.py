@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from darkroom_api import names
 from darkroom_api.v1alpha1.search_space import Place
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
-from darkroom_api.v1alpha1.trial_paths import value_at
+from darkroom_api.v1alpha1.trial_paths import keys_of, value_at
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_operator.core.profile import describe_errors
 from darkroom_operator.core.tuning_sweep.history import Observed
@@ -66,7 +66,7 @@ def _filled(spec: TuningSweepSpec, values: Iterable[tuple[Place, str]]) -> Objec
     wire.pop("ttlSecondsAfterFinished", None)  # a trial goes when its row is stored: see plan
     for place, text in values:
         if place.path:
-            _set(wire, place.path.split("."), value_at(place.path, text))
+            _set(wire, keys_of(place.path), value_at(place.path, text))
         elif place.env:
             env = [e for e in wire["container"].get("env", []) if e["name"] != place.env]
             wire["container"]["env"] = [*env, {"name": place.env, "value": text}]

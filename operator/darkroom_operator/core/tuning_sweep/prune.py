@@ -13,7 +13,7 @@ from itertools import count, pairwise
 import numpy as np
 
 from darkroom_api.v1alpha1.budget import Direction
-from darkroom_api.v1alpha1.pruning import Asha, Hyperband, Median, Patience, Percentile, Pruning, Threshold
+from darkroom_api.v1alpha1.pruning import Asha, AshaMode, Hyperband, Median, Patience, Percentile, Pruning, Threshold
 from darkroom_operator.core.tuning_sweep.curves import Curve
 
 MOST_KEPT = 40
@@ -63,9 +63,9 @@ def verdict(pruning: Pruning, question: Question) -> str | None:
         return None
     if pruning.asha:
         unit = " s" if in_seconds(pruning) else ""
-        return _asha(first_rung(pruning.asha), pruning.asha.reduction_factor, question, unit)
+        return _halving(pruning.asha, question, unit)
     if pruning.hyperband:
-        return _hyperband(pruning.hyperband, question)
+        return _halving(pruning.hyperband, question)
     if pruning.median:
         return _percentile(pruning.median, 50, question)
     if pruning.percentile:
@@ -118,7 +118,9 @@ def _first_at(curve: Curve, rung: int) -> int | None:
     return min((epoch for epoch in curve if epoch >= rung), default=None)
 
 
-def _hyperband(settings: Hyperband, question: Question) -> str | None:
+def _halving(settings: Asha | Hyperband, question: Question, unit: str = "") -> str | None:
+    if brackets(settings) == 1:
+        return _asha(first_rung(settings), settings.reduction_factor, question, unit)
     bracket = bracket_of(settings, question.seed, question.number)
     peers = [peer for peer in question.peers if bracket_of(settings, question.seed, peer.number) == bracket]
     within = Question(question.number, question.curve, peers, question.maximize, question.seed)
@@ -126,11 +128,25 @@ def _hyperband(settings: Hyperband, question: Question) -> str | None:
     return f"bracket {bracket}, {why}" if why else None
 
 
-def bracket_of(settings: Hyperband, seed: str, number: int) -> int:
+def _fitting(settings: Asha | Hyperband) -> int:
+    """Brackets whose first rung is within a whole training."""
+    if settings.max_epochs is None:
+        return 1
+    return math.floor(math.log(settings.max_epochs / settings.min_epochs, settings.reduction_factor)) + 1
+
+
+def brackets(settings: Asha | Hyperband) -> int:
+    """Brackets in use, the most eager ones first: by ASHA's mode one, half, or all of those that fit."""
+    fitting = _fitting(settings)
+    if isinstance(settings, Hyperband) or settings.mode == AshaMode.CONSERVATIVE:
+        return fitting
+    return 1 if settings.mode == AshaMode.AGGRESSIVE else math.ceil(fitting / 2)
+
+
+def bracket_of(settings: Asha | Hyperband, seed: str, number: int) -> int:
     """A trial's bracket, by a checksum of its number: more trials for the more eager brackets."""
-    factor = settings.reduction_factor
-    brackets = math.floor(math.log(settings.max_epochs / settings.min_epochs, factor)) + 1
-    shares = [math.ceil(brackets * factor ** (brackets - 1 - b) / (brackets - b)) for b in range(brackets)]
+    factor, fitting = settings.reduction_factor, _fitting(settings)
+    shares = [math.ceil(fitting * factor ** (fitting - 1 - b) / (fitting - b)) for b in range(brackets(settings))]
     place = binascii.crc32(f"{seed}_{number}".encode()) % sum(shares)
     for bracket, share in enumerate(shares):
         place -= share

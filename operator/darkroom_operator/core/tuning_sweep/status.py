@@ -15,6 +15,7 @@ from darkroom_api.v1alpha1.tuning_sweep_status import (
 from darkroom_operator.core.conditions import conditions, timestamp
 from darkroom_operator.core.training_job.live import duration
 from darkroom_operator.core.training_job.status import Phase, stands
+from darkroom_operator.core.tuning_sweep import suggest
 from darkroom_operator.core.tuning_sweep.history import History, Observed, Trial, best_of
 from darkroom_operator.core.tuning_sweep.objects import trial_name
 from darkroom_operator.core.tuning_sweep.stopping import spent
@@ -49,6 +50,8 @@ def render(
     front = [_best(seen, record) for record in best_of(past.records, spec)]
     new.best = front[0] if front and len(spec.objectives) == 1 else None
     new.pareto = front[:FRONT] if front and len(spec.objectives) > 1 else None
+    if _weighs_anew(seen, new):
+        new.importances = suggest.importances(spec, past.recent, past.pages)
     hours, cost, currency = spent(past)
     new.gpu_hours = f"{hours:.4f}"
     new.saved_gpu_hours = _saved(past.records)
@@ -58,6 +61,13 @@ def render(
     new.message = f"trial {failed[-1].number}: {failed[-1].reason}: {failed[-1].message}"[:1024] if failed else None
     new.refit = _refit(refit) if refit else seen.status.refit
     return new
+
+
+def _weighs_anew(seen: Observed, new: TuningSweepStatus) -> bool:
+    """At each doubling from 10 successful trials on, and at the end: a look at every trial is no matter of every step."""
+    before, after = (told.trials.succeeded // 10 if told.trials else 0 for told in (seen.status, new))
+    ends = bool(new.finished) and not seen.status.finished
+    return after > 0 and (ends or before.bit_length() != after.bit_length())
 
 
 def _counts(spec: TuningSweepSpec, past: History) -> TrialCounts:

@@ -41,7 +41,11 @@ def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
     records = seen.status.ledger or []
     known, rows = ended(spec, records), {record.number: record for record in records}
     created = max([seen.status.trials.created if seen.status.trials else 0, *(number + 1 for number in known)])
+    paged = sum(page.rows for page in seen.status.ledger_pages or [])
     for number in range(created):
+        if number < paged:
+            yield optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"result": "in a page of the ledger"})
+            continue
         if number not in known:
             yield optuna.trial.create_trial(state=TrialState.RUNNING)
             continue

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom_api.v1alpha1.search_space import Parameter, Scale
-from darkroom_api.v1alpha1.tuning_sweep import Algorithm, AlgorithmName, Constraint, TuningSweepSpec
+from darkroom_api.v1alpha1.tuning_sweep import Algorithm, AlgorithmName, Constraint, Objective, TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep import evolution, space
 from darkroom_operator.core.tuning_sweep.curves import parse_curve
@@ -121,9 +121,7 @@ def _ask(
     algorithm = algorithm_now(spec, records)
     if algorithm == AlgorithmName.CMAES and not fixed:
         return Suggestion(*evolution.ask(spec, seed, records))
-    directions = [
-        StudyDirection.MAXIMIZE if is_maximized(o.direction) else StudyDirection.MINIMIZE for o in spec.objectives
-    ]
+    directions = [_direction(objective) for objective in spec.objectives]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of experimental and deprecated parts, which the version pin holds still
         study = optuna.create_study(directions=directions, sampler=_sampler(spec.algorithm, algorithm, seed))
@@ -137,6 +135,29 @@ def _ask(
             chosen[parameter.name] = _text(parameter, _draw(trial, parameter))
     generation = study.get_trials(deepcopy=False)[-1].system_attrs.get(GENERATION_KEY)
     return Suggestion(chosen, generation)
+
+
+def importances(
+    spec: TuningSweepSpec, records: Sequence[TrialRecord], pages: Sequence[Page] = ()
+) -> dict[str, str] | None:
+    """Each parameter's share in what made the better trials good; None where there is no saying."""
+    if len(spec.objectives) > 1:
+        return None
+    known = [*(row for page in pages for row in page.rows), *records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(direction=_direction(spec.objectives[0]))
+        for past in _history(spec, max((record.number for record in known), default=-1) + 1, records, (), pages):
+            study.add_trial(past)
+        try:
+            found = optuna.importance.get_param_importances(study)
+        except (ValueError, RuntimeError):
+            return None  # all of one value
+    return {name: f"{share:.4f}" for name, share in found.items()} or None
+
+
+def _direction(objective: Objective) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if is_maximized(objective.direction) else StudyDirection.MINIMIZE
 
 
 def _draw(trial: optuna.Trial, parameter: Parameter) -> float | int | str:

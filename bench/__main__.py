@@ -10,7 +10,18 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-NAMES = ("automl", "budget", "control_plane", "failover", "ledger", "memory_format", "pruning", "search", "transfer")
+NAMES = (
+    "automl",
+    "budget",
+    "control_plane",
+    "data",
+    "failover",
+    "ledger",
+    "memory_format",
+    "pruning",
+    "search",
+    "transfer",
+)
 LONG = ("chaos", "scale")
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,6 +19,7 @@ from darkroom_trainer.ema import Ema
 from darkroom_trainer.errors import DataError, StorageError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
+from darkroom_trainer.fit import micro_batch_of
 from darkroom_trainer.host import Host
 from darkroom_trainer.keeper import Keeper
 from darkroom_trainer.meter import Meter
@@ -88,9 +89,10 @@ class Run:
     def _plan(self, parcel: Parcel | None) -> None:
         """Micro-batches are those of the run's first start: the run is then the same on any number of processes."""
         batch = self.vision.batch_size
-        micro_batch = self.vision.micro_batch_size or math.ceil(batch / self.group.world)
-        if parcel:
-            micro_batch = parcel.manifest.identity["microBatch"]
+        recorded = parcel.manifest.identity["microBatch"] if parcel else None
+        micro_batch = recorded or micro_batch_of(
+            self.vision, self.task, self.splits["train"], self.group, say=self.report.say
+        )
         fingerprint = self.task.fingerprint()
         if len(set(self.group.gather(fingerprint))) > 1:
             raise DataError(

@@ -232,7 +232,8 @@ class Vision(Model):
         Field(
             ge=1,
             le=65536,
-            description="Most images that one process takes at once; the rest is accumulated. Absent: batchSize over processes.",
+            description="Most images that one process takes at once; the rest is accumulated. Absent: batchSize over processes, "
+            "halved until it fits into the GPUs.",
         ),
     ] = None
     parallelism: Annotated[Parallelism, Field(description="How the processes share the work.")] = Parallelism()

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from darkroom_trainer.errors import ConfigError
-from darkroom_trainer.fit import fitting
+from darkroom_trainer.fit import fitting, micro_batch_of
 from darkroom_trainer.parallel import Group, join
 from tests.trainer.images import write_colors
-from tests.trainer.processes import ROOT, together
+from tests.trainer.processes import ROOT, together, toy_config
 
 
 def test_it_is_halved_until_it_fits():
@@ -77,3 +78,10 @@ def test_a_process_out_of_memory_finds_what_fits(tmp_path):
     assert tried[0] == 512
     assert 1 <= found < 512
     assert found == tried[-1]
+
+
+@pytest.mark.parametrize("strategy", ["FSDP", "Pipeline"])
+def test_a_network_that_is_divided_is_not_tried_whole(tmp_path, strategy):
+    config = toy_config(tmp_path, batchSize=48, parallelism={"strategy": strategy})
+    group = Group(world=2, device=torch.device("cuda"))
+    assert micro_batch_of(config.vision, None, None, group, say=print) == 24

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from darkroom_api.v1alpha1.parallelism import Strategy
 from darkroom_api.v1alpha1.vision import Vision
 from darkroom_trainer.errors import ConfigError
 from darkroom_trainer.optim import Precision, memory_format
@@ -18,9 +19,12 @@ _WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of mem
 
 
 def micro_batch_of(vision: Vision, task: Task, images: ImageSet, group: Group, *, say: Callable[[str], None]) -> int:
-    """As configured; else what the processes share out, as far as it fits into their GPUs' memory."""
+    """As configured; else what the processes share out, as far as it fits into their GPUs' memory.
+
+    Not tried for FSDP and Pipeline: that the whole network does not fit into one GPU is why they were chosen.
+    """
     wanted = math.ceil(vision.batch_size / group.world)
-    if vision.micro_batch_size or group.device.type != "cuda":
+    if vision.micro_batch_size or group.device.type != "cuda" or vision.parallelism.strategy != Strategy.DDP:
         return vision.micro_batch_size or wanted
     found = fitting(wanted, Trial(vision, task, images, group.device).fits, group)
     if found < wanted:

@@ -18,6 +18,7 @@ import yaml
 from darkroom_api import names
 from darkroom_api.crd import training_job_crd
 from darkroom_api.v1alpha1.architectures import CLASSIFIERS, DETECTORS, SEGMENTERS
+from darkroom_api.v1alpha1.synthetic import SyntheticSchedule
 from darkroom_api.v1alpha1.transfer import TransferPolicy
 
 Spec = dict[str, Any]
@@ -538,6 +539,30 @@ MODEL = [
 _PRETRAINED = {"vision__model__weights": {"claim": "w", "path": "/w.pt"}}
 _CACHED = _PRETRAINED | {"vision__transfer__cacheFeatures": {}}
 
+_MOVED = {"rotation": "15", "translation": "0.1", "scaling": "0.2", "color": {"hue": "0.05"}}
+_FRACTALS = {"source": "Fractals", "schedule": "Pretrain"}
+_SCENES = [
+    *((field, value) for field in ("texture", "light", "occlusion") for value in ("0", "1")),
+    ("perspective", "0.49"),
+    ("blur", "0"),
+    ("noise", "80"),
+    ("minObjects", 3),
+    ("maxObjects", 20),
+    ("minSize", "0.56"),
+    ("maxSize", "1"),
+]
+_NO_SCENES = [
+    *((field, "1.1") for field in ("texture", "light", "occlusion", "minSize", "maxSize")),
+    *((field, 1) for field in ("texture", "light", "blur", "noise")),
+    ("perspective", "0.5"),
+    ("blur", "-1"),
+    ("minObjects", 0),
+    ("minObjects", 4),
+    ("maxObjects", 21),
+    ("minSize", "0"),
+    ("minSize", "0.6"),
+]
+
 WRONG_NETWORK = "must be a network for the task"
 WRONG_FORMAT = "must be one that the task learns from"
 
@@ -665,6 +690,80 @@ TRANSFER = [
     no("cached features, MixUp", "mixup and cutmix must be 0", **_CACHED, vision__augmentation__mixup="0.2"),
     no("cached features, CutMix", "mixup and cutmix must be 0", **_CACHED, vision__augmentation__cutmix="1"),
     ok("cached features, no MixUp in decimals", **_CACHED, vision__augmentation__mixup="0.0"),
+]
+
+SYNTHETIC = [
+    *(
+        ok(
+            f"scenes in {base['vision'].get('task', 'Classification')}",
+            base=base,
+            vision__synthetic={"source": "Scenes"},
+        )
+        for base in (VISION, SEGMENTATION, DETECTION)
+    ),
+    no("synthetic images of no source", "source", vision__synthetic={}),
+    no("synthetic images from Photos", "source", vision__synthetic={"source": "Photos"}),
+    *(
+        ok(f"synthetic images: {name}", vision__synthetic={"source": "Scenes", "schedule": name, "ratio": "0.75"})
+        for name in SyntheticSchedule
+    ),
+    no("synthetic images: Curriculum", "schedule", vision__synthetic={"source": "Scenes", "schedule": "Curriculum"}),
+    ok("synthetic images alone", vision__synthetic={"source": "Scenes", "ratio": "1"}),
+    no("no synthetic images", "ratio must be greater than 0", vision__synthetic={"source": "Scenes", "ratio": "0.0"}),
+    no("more synthetic images than all", "ratio", vision__synthetic={"source": "Scenes", "ratio": "1.5"}),
+    no("three times as many as a number", "ratio", vision__synthetic={"source": "Scenes", "ratio": 3}),
+    ok("scenes of some classes", vision__synthetic={"source": "Scenes", "scenes": {"classes": ["star", "dog"]}}),
+    no("scenes of no class", "classes", vision__synthetic={"source": "Scenes", "scenes": {"classes": []}}),
+    no(
+        "scenes of 7 classes", "classes", vision__synthetic={"source": "Scenes", "scenes": {"classes": list("abcdefg")}}
+    ),
+    *(
+        ok(f"scenes: {field} {value!r}", vision__synthetic={"source": "Scenes", "scenes": {field: value}})
+        for field, value in _SCENES
+    ),
+    *(
+        no(f"scenes: {field} {value!r}", field, vision__synthetic={"source": "Scenes", "scenes": {field: value}})
+        for field, value in _NO_SCENES
+    ),
+    ok("fractals", vision__synthetic=_FRACTALS),
+    ok("4096 fractals", vision__synthetic=_FRACTALS | {"fractals": {"classes": 4096}}),
+    no("one fractal", "classes", vision__synthetic=_FRACTALS | {"fractals": {"classes": 1}}),
+    no("fractals among photographs", "need schedule Pretrain", vision__synthetic={"source": "Fractals"}),
+    no("fractals with knobs of scenes", "scenes is for source", vision__synthetic=_FRACTALS | {"scenes": {}}),
+    no("scenes with fractals", "fractals is for source", vision__synthetic={"source": "Scenes", "fractals": {}}),
+    no("fractals with boxes", "pretrains a Classification", base=DETECTION, vision__synthetic=_FRACTALS),
+    no("fractals on weights", "transfer or model.weights", **_PRETRAINED, vision__synthetic=_FRACTALS),
+    no("fractals on frozen stages", "transfer", **_PRETRAINED, vision__transfer={}, vision__synthetic=_FRACTALS),
+    no(
+        "synthetic images of which features are kept",
+        "does not go with synthetic",
+        **_CACHED,
+        vision__synthetic__source="Scenes",
+    ),
+]
+
+AUGMENTATION = [
+    *(
+        ok(f"augmentation in {base['vision'].get('task', 'Classification')}", base=base, vision__augmentation=_MOVED)
+        for base in (VISION, SEGMENTATION, DETECTION)
+    ),
+    ok("rotation all round", vision__augmentation__rotation="180"),
+    no("rotation beyond that", "rotation", vision__augmentation__rotation="180.5"),
+    no("rotation in floats", "rotation", vision__augmentation__rotation=30),
+    no("translation of more than the image", "translation", vision__augmentation__translation="1.1"),
+    no("scaling to nothing", "scaling", vision__augmentation__scaling="0.95"),
+    no("hue beyond half of the circle", "hue", vision__augmentation__color={"hue": "0.6"}),
+    no("colour jitter as a number", "color", vision__augmentation__color="0.4"),
+    ok("copy-paste of masks", base=SEGMENTATION, vision__augmentation__copyPaste="0.5"),
+    ok("copy-paste of COCO's objects", base=DETECTION, vision__augmentation__copyPaste="1"),
+    no(
+        "copy-paste of boxes",
+        "needs masks",
+        base=DETECTION,
+        vision__data__format="Voc",
+        vision__augmentation__copyPaste="1",
+    ),
+    no("copy-paste of images", "needs masks", vision__augmentation__copyPaste="0.5"),
 ]
 
 RECIPE = [
@@ -868,7 +967,21 @@ LIFE = [
     no("checkpoint: keep none", "keep", checkpoint={"claim": "runs", "keep": 0}),
 ]
 
-WRITTEN = [*NAMES, *WHOLE, *PODS, *RESOURCES, *CONTAINERS, *DATA, *MODEL, *TASKS, *TRANSFER, *RECIPE, *LIFE]
+WRITTEN = [
+    *NAMES,
+    *WHOLE,
+    *PODS,
+    *RESOURCES,
+    *CONTAINERS,
+    *DATA,
+    *MODEL,
+    *TASKS,
+    *TRANSFER,
+    *SYNTHETIC,
+    *AUGMENTATION,
+    *RECIPE,
+    *LIFE,
+]
 
 
 # --- Rows from the schema itself: no bound goes untested because nobody thought of it. ---

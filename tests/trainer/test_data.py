@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from darkroom_api.v1alpha1.vision import Augmentation, RandAugment
+from darkroom_api.v1alpha1.augmentation import Augmentation, RandAugment
 from darkroom_trainer.data import decode as decoding
 from darkroom_trainer.data.dataset import FolderImages, collate
 from darkroom_trainer.data.decode import ImageError, decode

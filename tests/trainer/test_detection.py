@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from darkroom_api.report import ExitCode
-from darkroom_api.v1alpha1.vision import Augmentation, Crop
+from darkroom_api.v1alpha1.augmentation import Augmentation, Crop
 from darkroom_trainer import predict
 from darkroom_trainer.clock import Clock, now
 from darkroom_trainer.data.frame import Views
@@ -26,7 +26,7 @@ from darkroom_trainer.tasks import make_task
 from darkroom_trainer.tasks.base import Batch, SampleRef
 from darkroom_trainer.tasks.detection.data import Annotated
 from darkroom_trainer.tasks.detection.precision import Judged, mean_average_precision
-from darkroom_trainer.tasks.detection.task import kept
+from darkroom_trainer.tasks.detection.sets import kept
 from darkroom_trainer.train import train
 from tests.trainer.images import one_thread
 from tests.trainer.scenes import SMALL, detection_config

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from darkroom_api.v1alpha1.vision import Augmentation, Crop
+from darkroom_api.v1alpha1.augmentation import Augmentation, Crop
 from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, shifted, whole
 
 SIDES = st.integers(40, 400)

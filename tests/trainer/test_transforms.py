@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from darkroom_api.v1alpha1.vision import Augmentation, Crop, RandAugment
+from darkroom_api.v1alpha1.augmentation import Augmentation, Crop, RandAugment
 from darkroom_trainer.data.randaugment import SIGNED, STEPS, UNSIGNED, rand_augment
 from darkroom_trainer.data.transforms import (
     Evaluation,

@@ -1,6 +1,7 @@
 """The run's way through its phases: what learns at a step, from what it learns, and how fast."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -8,12 +9,14 @@ from torch import nn
 from darkroom_api.v1alpha1.transfer import BatchNorm, Transfer, TransferPolicy
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.clock import now
+from darkroom_trainer.data.blend import Blend
 from darkroom_trainer.data.sampler import Plan, TrainingBatches
 from darkroom_trainer.encode import Encoder, FeatureCache
 from darkroom_trainer.features import Features
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.host import Host
 from darkroom_trainer.layout import Layout
+from darkroom_trainer.pace import Pace
 from darkroom_trainer.parallel import Replica, RunningStatistics
 from darkroom_trainer.schedule import ImageSize, LearningRate, strength
 from darkroom_trainer.stages import Stage, Tail
@@ -46,7 +49,8 @@ class Course:
     ) -> None:
         """progress: share of the schedule at a step."""
         self._vision = vision = config.vision
-        self._host, self._feed, self._layout, self._plan = host, feed, layout, plan
+        self._host, self._feed, self._layout = host, feed, layout
+        self._plan = replace(plan, blend=Blend.of(vision.synthetic, draws=plan.steps * plan.batch))
         self._splits, self._model, self._say = splits, model, say
         self._progress, self._image_size = progress, ImageSize.of(vision)
         self._transfer = vision.transfer or _EVERYTHING
@@ -126,6 +130,25 @@ class Course:
         share = self._layout.share(self._plan)
         draws = TrainingBatches(self._plan, share, start=step, end=self._plan.steps, strength=self._strength)
         return self._feed.batches(self._features.get("train", self._splits["train"]), draws)
+
+    # --- Synthetic images ---
+
+    def bend(self, pace: Pace, step: int) -> None:
+        """From `step` on, let the share of synthetic images keep to a schedule at another pace."""
+        if (before := self._plan.blend) and (
+            blend := before.bent(pace, step=step, batch=self._plan.batch)
+        ) is not before:
+            self._plan = replace(self._plan, blend=blend)
+            self.batches = self._batches(step)
+
+    def dump_blend(self) -> list[float] | None:
+        """For a checkpoint; None without synthetic images."""
+        return self._plan.blend.dump() if self._plan.blend else None
+
+    def load_blend(self, content: list[float] | None) -> None:
+        """The inverse of `dump_blend`, before the first phase is entered."""
+        if self._plan.blend:
+            self._plan = replace(self._plan, blend=self._plan.blend.load(content))
 
     # --- Features ---
 

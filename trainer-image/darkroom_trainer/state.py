@@ -62,6 +62,8 @@ class Progress:
     """Of the run's first window."""
     pace: list[float] | None = None
     """See Pace.dump."""
+    blend: list[float] | None = None
+    """See Blend.dump."""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Progress":

@@ -137,6 +137,7 @@ class Run:
         self.corrupt = self.feed.corrupt
         self.corrupt.restore(self.progress.corrupt)
         self.pace = Pace.load(self.plan.steps, self.progress.pace)
+        self.course.load_blend(self.progress.blend)
         self.budget = TimeBudget(self.config.budget_seconds, used=self.progress.seconds, host=self.host)
         self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
         self.stepper = make_stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
@@ -243,6 +244,8 @@ class Run:
         if self.pace.bent and not before.bent:
             text = f"the schedule ends at step {self.pace.end} of {self.plan.steps}, for that is what there is time for"
             self.report.event("bent", text, step=self.progress.step, end=self.pace.end)
+        if self.pace is not before:
+            self.course.bend(self.pace, self.progress.step)
 
     def _report_progress(self, loss: float) -> None:
         plan, step, message = self.plan, self.progress.step, self.host.message
@@ -322,6 +325,7 @@ class Run:
         """Every process; wait: nobody goes on before the checkpoint is on the disk."""
         progress = self.progress
         progress.corrupt, progress.pace, progress.seconds = self.corrupt.known(), self.pace.dump(), self.budget.used
+        progress.blend = self.course.dump_blend()
         with self.clock.spend("checkpoint"):
             self.keeper.save(progress, wait=wait)
 
@@ -377,6 +381,7 @@ class Run:
         from darkroom_trainer.export import export_model
 
         folder, description = Path(self.config.run_dir) / "model", self.task.describe()
+        network = self.task.exported(self.learner.judged)
         card = model_card(
             description,
             metrics=metrics,

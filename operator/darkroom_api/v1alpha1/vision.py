@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from darkroom_api.v1alpha1.architectures import ARCHITECTURES, RESNETS
+from darkroom_api.v1alpha1.augmentation import Augmentation, augmentation_rules
 from darkroom_api.v1alpha1.common import Decimal, Fraction, Model, Rule
 from darkroom_api.v1alpha1.data import Data
 from darkroom_api.v1alpha1.measured import Measured, Normalization
 from darkroom_api.v1alpha1.parallelism import Parallelism, parallelism_rules
 from darkroom_api.v1alpha1.progression import EarlyStop, Resolution, progression_rules
 from darkroom_api.v1alpha1.summary import Summary
+from darkroom_api.v1alpha1.synthetic import Synthetic, synthetic_rules
 from darkroom_api.v1alpha1.tasks import Task, size_rule, task_rules
 from darkroom_api.v1alpha1.transfer import Transfer, Weights, transfer_rules
 
@@ -62,47 +64,6 @@ class Architecture(Model):
             "which keeps the detail of images of 64 px and less."
         ),
     ] = Stem.STANDARD
-
-
-class Crop(StrEnum):
-    """How a training image is brought to `imageSize`."""
-
-    RANDOM_RESIZED = "RandomResized"
-    RANDOM_PAD = "RandomPad"
-    CENTER = "Center"
-
-
-class RandAugment(Model):
-    """RandAugment (Cubuk et al., 2020)."""
-
-    operations: Annotated[int, Field(ge=1, le=8, description="Operations applied to each image.")] = 2
-    magnitude: Annotated[int, Field(ge=0, le=30, description="Strength of each, of 30.")] = 9
-
-
-class Augmentation(Model):
-    """Random changes to training images; evaluation never sees them."""
-
-    crop: Annotated[
-        Crop,
-        Field(
-            description="RandomResized: a random area resized to imageSize. RandomPad: resized, padded by an eighth, and a "
-            "random square cut out. Center: as in evaluation."
-        ),
-    ] = Crop.RANDOM_RESIZED
-    min_scale: Annotated[Fraction, Field(description="Smallest area of RandomResized.")] = "0.35"
-    horizontal_flip: Annotated[
-        Fraction, Field(description="Probability of a mirror image. 0 where left and right matter, as in digits.")
-    ] = "0.5"
-    rand_augment: Annotated[RandAugment | None, Field(description="RandAugment; absent: off.")] = None
-    mixup: Annotated[Decimal, Field(description="Alpha of MixUp; 0: off.")] = "0"
-    cutmix: Annotated[Decimal, Field(description="Alpha of CutMix; 0: off. With both, each batch draws one.")] = "0"
-    erasing: Annotated[Fraction, Field(description="Probability of random erasing.")] = "0"
-    ramp_up: Annotated[
-        Fraction,
-        Field(
-            description="Share of the schedule in which RandomResized, RandAugment and erasing grow from nothing to full."
-        ),
-    ] = "0"
 
 
 class OptimizerName(StrEnum):
@@ -187,6 +148,8 @@ class Vision(Model):
         size_rule(),
         *task_rules(),
         *progression_rules(),
+        *augmentation_rules(),
+        *synthetic_rules(),
         Rule(
             cel="!has(self.measure) || self.task == 'Classification'",
             message="measure is for Classification",
@@ -215,6 +178,9 @@ class Vision(Model):
     transfer: Annotated[
         Transfer | None,
         Field(description="How the pretrained network is adapted. Absent: all of it learns at one learning rate."),
+    ] = None
+    synthetic: Annotated[
+        Synthetic | None, Field(description="Synthetic images among the training images; absent: none.")
     ] = None
     image_size: Annotated[
         int, Field(ge=16, le=2048, description="Height and width that the network sees, in pixels.")

@@ -14,8 +14,10 @@ from darkroom_trainer.data.decode import ImageError, Source, decode
 from darkroom_trainer.data.folder import Listing
 from darkroom_trainer.data.names import printable
 from darkroom_trainer.data.place import Files, files_of
+from darkroom_trainer.data.synthetic import Renderer
 from darkroom_trainer.data.transforms import Transform
 from darkroom_trainer.errors import StorageError
+from darkroom_trainer.synthetic.fractal import render_fractal
 from darkroom_trainer.tasks.base import Batch, SampleRef
 
 _OUTAGES = {
@@ -60,6 +62,31 @@ class FolderImages:
         return Item(self._transform(image, sample_random(self._seed, ref), ref.strength), label)
 
 
+class SceneImages:
+    """One object in each, without end; as with FolderImages, pixels follow from the seed and the number alone."""
+
+    def __init__(self, render: Renderer, transform: Transform, *, seed: int) -> None:
+        self._render, self._transform, self._seed = render, transform, seed
+
+    def __getitem__(self, ref: SampleRef) -> Item:
+        scene = self._render(ref.index)
+        pixels = self._transform(Image.fromarray(scene.pixels), sample_random(self._seed, ref), ref.strength)
+        return Item(pixels, self._render.labels[scene.things[0].label])
+
+
+class FractalImages:
+    """Fractals without end; their classes follow those of the data set, from `first` on."""
+
+    def __init__(self, classes: int, transform: Transform, *, first: int, size: int, seed: int) -> None:
+        self._classes, self._transform, self._first, self._size, self._seed = classes, transform, first, size, seed
+
+    def __getitem__(self, ref: SampleRef) -> Item:
+        pixels, label = render_fractal(self._classes, size=self._size, seed=self._seed, number=ref.index)
+        return Item(
+            self._transform(Image.fromarray(pixels), sample_random(self._seed, ref), ref.strength), self._first + label
+        )
+
+
 def open_image(files: Files, index: int, read: Callable[[Source], Image.Image] = decode) -> Image.Image | str:
     """A file of a split, or its printable name if it is damaged.
 
@@ -77,9 +104,9 @@ def _is_outage(cause: BaseException | None) -> bool:
     return isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _OUTAGES
 
 
-def sample_random(seed: int, ref: SampleRef) -> Random:
-    """The generator of one draw of one sample."""
-    key = b"%d/%d/%d" % (seed, ref.epoch, ref.index)
+def sample_random(seed: int, ref: SampleRef, *, purpose: bytes = b"") -> Random:
+    """The generator of one draw of one sample; another one for each purpose."""
+    key = b"%d/%d/%d" % (seed, ref.epoch, ref.index) + (b"/synthetic" if ref.synthetic else b"") + purpose
     return Random(int.from_bytes(blake2b(key, digest_size=8).digest(), "big"))  # noqa: S311 - pixels, not secrets
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from darkroom_api.v1alpha1.vision import Augmentation, Vision
+from darkroom_api.v1alpha1.augmentation import Augmentation
+from darkroom_api.v1alpha1.vision import Vision
+from darkroom_trainer.data.affine import Affine, draw_affine
 from darkroom_trainer.data.decode import full_size
 from darkroom_trainer.data.transforms import random_box, weaker
 
@@ -20,13 +22,14 @@ FILL_LABEL = 255
 class Frame:
     """The area `source` of an image fills the area `target` of a canvas of `size` pixels a side; both left, top, right, bottom.
 
-    mirrored: the canvas is a mirror image.
+    mirrored: the canvas is a mirror image; affine: what is done to the canvas after that.
     """
 
     source: tuple[float, float, float, float]
     target: tuple[int, int, int, int]
     size: int
     mirrored: bool = False
+    affine: Affine | None = None
 
     def picture(self, image: Image.Image, fill: tuple[int, int, int]) -> np.ndarray:
         """uint8 [size, size, 3]: bilinear, antialiased."""
@@ -34,16 +37,32 @@ class Frame:
         width, height = full_size(image)
         scale = image.width / width, image.height / height
         canvas.paste(self._part(image, Image.Resampling.BILINEAR, scale), self.target[:2])
-        return self._turned(np.array(canvas))
+        pixels = self._turned(np.array(canvas))
+        return self.affine.picture(pixels, fill) if self.affine else pixels
 
     def labels(self, mask: Image.Image) -> np.ndarray:
         """uint8 [size, size] of a mask of classes (mode L): the nearest pixel, and FILL_LABEL around the image."""
         canvas = Image.new("L", (self.size, self.size), FILL_LABEL)
         canvas.paste(self._part(mask, Image.Resampling.NEAREST), self.target[:2])
-        return self._turned(np.array(canvas))
+        labels = self._turned(np.array(canvas))
+        return self.affine.labels(labels, FILL_LABEL) if self.affine else labels
+
+    def shown(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of the image on the canvas, float32 [n, 4], cut off at what is to be seen; and whether their middles are."""
+        left, top, right, bottom = self.target
+        if self.mirrored:
+            left, right = self.size - right, self.size - left
+        boxes, seen = _cut(self.boxes(boxes), (left, top, right, bottom))
+        if self.affine is None:
+            return boxes, seen
+        moved, still = _cut(self.affine.boxes(boxes), (0, 0, self.size, self.size))
+        return moved, seen & still
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """float32 [n, 4] on the canvas, of boxes (left, top, right, bottom) in the image; they may reach over its border."""
+        """float32 [n, 4] on the canvas, of boxes (left, top, right, bottom) in the image; they may reach over its border.
+
+        As they lie before `affine`.
+        """
         moved = (boxes - self._offset(self.source)) * self._scale() + self._offset(self.target)
         if self.mirrored:
             moved[:, [0, 2]] = self.size - moved[:, [2, 0]]
@@ -87,6 +106,14 @@ class Frame:
         return np.array([area[0], area[1], area[0], area[1]])
 
 
+def _cut(boxes: np.ndarray, area: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut off at the border of an area, and whether each one's middle was inside."""
+    left, top, right, bottom = area
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = (middle >= (left, top)).all(axis=1) & (middle <= (right, bottom)).all(axis=1)
+    return boxes.clip(np.float32([left, top, left, top]), np.float32([right, bottom, right, bottom])), inside
+
+
 def whole(width: int, height: int, size: int) -> Frame:
     """All of the image in the middle of the canvas, as large as it fits, its aspect kept."""
     scale = size / max(width, height)
@@ -127,7 +154,8 @@ class Views:
                 frame = shifted(whole(width, height, self.size), *shift)
             case _:
                 frame = whole(width, height, self.size)
-        return replace(frame, mirrored=random.random() < float(self.augmentation.horizontal_flip))
+        mirrored = random.random() < float(self.augmentation.horizontal_flip)
+        return replace(frame, mirrored=mirrored, affine=draw_affine(self.augmentation, self.size, random))
 
 
 LETTERBOX = ("size", "mean", "std")

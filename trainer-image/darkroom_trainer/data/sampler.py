@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 
 import torch
 
+from darkroom_trainer.data.blend import Blend
 from darkroom_trainer.tasks.base import SampleRef
 
 
@@ -37,7 +39,8 @@ def permutation(samples: int, seed: int, epoch: int) -> torch.Tensor:
 class Plan:
     """Every step of a run.
 
-    samples: of the training split; batch: global batch G; micro_batch: most samples that a process takes at once.
+    samples: of the training split; batch: global batch G; micro_batch: most samples that a process takes at once; blend:
+    which draws are synthetic, absent: none. The real ones are laid end to end as above, the synthetic ones numbered.
     """
 
     samples: int
@@ -45,6 +48,7 @@ class Plan:
     micro_batch: int
     epochs: int
     seed: int
+    blend: Blend | None = None
 
     @property
     def steps(self) -> int:
@@ -65,8 +69,21 @@ class Plan:
 
     def refs(self, step: int, micro_batch: int, strength: float = 1.0) -> list[SampleRef]:
         """Samples of one micro-batch of one step, both counted from 0; sizes differ by one at most."""
-        first, last = (self.batch * part // self.micro_batches for part in (micro_batch, micro_batch + 1))
-        return list(self._along(step * self.batch + first, step * self.batch + last, strength))
+        first, last = (
+            step * self.batch + self.batch * part // self.micro_batches for part in (micro_batch, micro_batch + 1)
+        )
+        if self.blend is None:
+            return list(self._along(first, last, strength))
+        return self._blended(self.blend, first, last, strength)
+
+    def _blended(self, blend: Blend, first: int, last: int, strength: float) -> list[SampleRef]:
+        """The draws from `first` to before `last`, synthetic and real ones in the order in which they are due."""
+        passed = [blend.synthetic(draw) for draw in range(first, last + 1)]
+        real = self._along(first - passed[0], last - passed[-1], strength)
+        return [
+            SampleRef(before, 0, strength, synthetic=True) if after > before else next(real)
+            for before, after in pairwise(passed)
+        ]
 
     def _along(self, position: int, end: int, strength: float) -> Iterator[SampleRef]:
         """The line from `position` to before `end`; one slice per epoch, for a tensor is slow to ask one by one."""

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from darkroom_api.v1alpha1.vision import Augmentation, Vision
+from darkroom_api.v1alpha1.augmentation import Augmentation
+from darkroom_api.v1alpha1.vision import Vision
+from darkroom_trainer.data.affine import draw_affine
+from darkroom_trainer.data.color import jitter
 from darkroom_trainer.data.randaugment import rand_augment
 
 EVAL_CROP = 0.875
@@ -126,25 +129,30 @@ def center_square(image: Image.Image, resize: int, crop: int) -> Image.Image:
 
 
 class Training:
-    """Crop, mirror image, RandAugment and erasing, as `spec.vision.augmentation` says."""
+    """Crop, mirror image, rotation and the like, colour, RandAugment and erasing, as `spec.vision.augmentation` says."""
 
     def __init__(self, augmentation: Augmentation, preprocessing: Preprocessing) -> None:
         self._size, self._resize = preprocessing.crop, preprocessing.resize
         self._crop = augmentation.crop
         self._min_scale = float(augmentation.min_scale)
         self._flip = float(augmentation.horizontal_flip)
-        self._rand_augment = augmentation.rand_augment
+        self._augmentation = augmentation
         self._erasing = float(augmentation.erasing)
         # The mean becomes 0 by normalisation: what was erased says nothing.
         self._erased = np.array([round(255 * value) for value in preprocessing.mean]).clip(0, 255).astype(np.uint8)
+        self._fill = int(self._erased[0]), int(self._erased[1]), int(self._erased[2])
         self.at_least = self._smallest_side()
 
     def __call__(self, image: Image.Image, random: Random, strength: float = 1.0) -> np.ndarray:
         image = self._cropped(image, random, strength)
         if random.random() < self._flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self._rand_augment:
-            image = rand_augment(image, self._rand_augment.operations, strength * self._rand_augment.magnitude, random)
+        if affine := draw_affine(self._augmentation, self._size, random):
+            image = Image.fromarray(affine.picture(np.asarray(image), self._fill))
+        if color := self._augmentation.color:
+            image = jitter(image, color, random)
+        if wild := self._augmentation.rand_augment:
+            image = rand_augment(image, wild.operations, strength * wild.magnitude, random)
         pixels = np.array(image)
         if random.random() < strength * self._erasing:
             erase(pixels, self._erased, random)

@@ -32,6 +32,10 @@ class Recipe:
     objects: tuple[int, int] = (1, 3)
     radius: tuple[float, float] = (0.14, 0.28)
     tilt: float = 0.25
+    texture: float = 1.0
+    """Strength of patterns and clouds, 0 to 1."""
+    light: float = 1.0
+    """Strength of changing light and of shadows, 0 to 1."""
     blur: tuple[float, float] = (0.0, 1.0)
     noise: tuple[float, float] = (0.0, 12.0)
     least_seen: float = 0.6
@@ -75,17 +79,17 @@ def render(recipe: Recipe, *, seed: int, index: int) -> Scene:
     random = np.random.default_rng(_entropy(seed, index))
     width, height = recipe.size
     covers = _arranged(recipe, random)
-    pixels = background(height, width, random)
-    light = random.uniform(0, 2 * np.pi)
+    pixels = background(height, width, random, strength=recipe.texture)
+    angle = random.uniform(0, 2 * np.pi)
     for _, cover in covers:
-        shadow = np.roll(cover, (round(3 * np.sin(light)), round(3 * np.cos(light))), axis=(0, 1))
-        pixels = pixels * (1 - 0.35 * shadow[..., None])
-        surface = textured(height, width, pixels, cover, random)
-        pixels = pixels + (lit(surface, light, random) - pixels) * cover[..., None]
+        shadow = np.roll(cover, (round(3 * np.sin(angle)), round(3 * np.cos(angle))), axis=(0, 1))
+        pixels = pixels * (1 - 0.35 * recipe.light * shadow[..., None])
+        surface = textured(pixels, cover, random, strength=recipe.texture)
+        pixels = pixels + (lit(surface, angle, random, strength=recipe.light) - pixels) * cover[..., None]
     labels = [label for label, _ in covers]
     masks = _visible([cover for _, cover in covers])
     things = tuple(Thing(label, mask) for label, mask in zip(labels, masks, strict=True))
-    return Scene(_photographed(lit(pixels, light, random), recipe, random), things)
+    return Scene(_photographed(lit(pixels, angle, random, strength=recipe.light), recipe, random), things)
 
 
 def _entropy(seed: int, index: int) -> int:

@@ -1,4 +1,4 @@
-"""Surfaces and light, float64 [H, W, 3] in 0..255."""
+"""Surfaces and light, float64 [H, W, 3] in 0..255. `strength`, 0 to 1: 0 leaves a surface plain, or its light even."""
 
 from collections.abc import Callable
 
@@ -9,34 +9,40 @@ _CONTRAST = 60.0
 """Least distance in RGB between an object and what lies behind it, on average: what nobody can see, nobody can learn."""
 
 
-def background(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+def background(height: int, width: int, random: np.random.Generator, *, strength: float = 1.0) -> np.ndarray:
     """A pattern of two colours that are close to each other, with clouds."""
     first = random.uniform(20, 235, 3)
     second = first + random.uniform(-30, 30, 3)
-    return _pattern(height, width, first, second, random) + 25 * (_clouds(height, width, random) - 0.5)[..., None]
+    clouds = 25 * (_clouds(height, width, random) - 0.5)[..., None]
+    return _pattern(height, width, first, second, random, strength) + strength * clouds
 
 
-def textured(height: int, width: int, behind: np.ndarray, cover: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def textured(
+    behind: np.ndarray, cover: np.ndarray, random: np.random.Generator, *, strength: float = 1.0
+) -> np.ndarray:
     """The surface of an object, of another colour than what it covers."""
     around = np.average(behind.reshape(-1, 3), axis=0, weights=cover.ravel() + 1e-9)
     first = random.uniform(0, 255, 3)
     while np.linalg.norm(first - around) < _CONTRAST * 1.5:
         first = random.uniform(0, 255, 3)
     second = first + (first - around) * random.uniform(0, 0.5) + random.uniform(-20, 20, 3)
-    return _pattern(height, width, first, second, random)
+    return _pattern(*cover.shape, first, second, random, strength)
 
 
-def lit(surface: np.ndarray, direction: float, random: np.random.Generator) -> np.ndarray:
+def lit(surface: np.ndarray, direction: float, random: np.random.Generator, *, strength: float = 1.0) -> np.ndarray:
     """Light that falls off along a direction, in radians."""
     height, width = surface.shape[:2]
     y, x = np.mgrid[0:height, 0:width]
     along = (np.cos(direction) * (x / width - 0.5) + np.sin(direction) * (y / height - 0.5))[..., None]
-    return surface * (random.uniform(0.85, 1.1) + random.uniform(-0.3, 0.3) * along)
+    level, slope = random.uniform(0.85, 1.1), random.uniform(-0.3, 0.3)
+    return surface * (1 + strength * (level - 1 + slope * along))
 
 
-def _pattern(height: int, width: int, first: np.ndarray, second: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _pattern(
+    height: int, width: int, first: np.ndarray, second: np.ndarray, random: np.random.Generator, strength: float
+) -> np.ndarray:
     kind = _PATTERNS[int(random.integers(len(_PATTERNS)))]
-    share = kind(height, width, random)[..., None]
+    share = strength * kind(height, width, random)[..., None]
     return first * (1 - share) + second * share
 
 

@@ -23,6 +23,12 @@ def scenes(recipe: Recipe, counts: Mapping[str, int], *, seed: int = 0) -> Itera
             yield split, f"{index:06}", render(recipe, seed=seed, index=number * _PER_SPLIT + index)
 
 
+def write_class_folder(folder: Path, recipe: Recipe, counts: Mapping[str, int], *, seed: int = 0) -> None:
+    """<split>/<class>/: ImageFolder; the recipe must have one object in each scene."""
+    for split, name, scene in scenes(recipe, counts, seed=seed):
+        _save(scene.pixels, folder / split / recipe.classes[scene.things[0].label] / f"{name}.png")
+
+
 def write_mask_folder(folder: Path, recipe: Recipe, counts: Mapping[str, int], *, seed: int = 0) -> None:
     """<split>/images, <split>/masks and classes.txt: MaskFolder."""
     for split, name, scene in scenes(recipe, counts, seed=seed):

@@ -13,12 +13,16 @@ from darkroom_trainer.stages import Stage
 
 @dataclass(frozen=True)
 class SampleRef:
-    """One draw of a sample: the same (seed, epoch, index) gives the same pixels on any process."""
+    """One draw of a sample: the same (seed, epoch, index) gives the same pixels on any process.
+
+    synthetic: `index` is the number of a synthetic image; there is no end to them, and `epoch` is 0.
+    """
 
     index: int
     epoch: int
     strength: float = 1.0
     """Of the augmentation, 0 to 1."""
+    synthetic: bool = False
 
 
 @dataclass
@@ -109,6 +113,9 @@ class Task(Protocol):
 
     def build_model(self) -> nn.Module:
         """The network on the CPU, weights loaded; ConfigError names what does not fit."""
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """The trained network without what was there for the training alone."""
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:
         """The network's stages, from the image to the head: what `spec.vision.transfer` freezes and opens."""

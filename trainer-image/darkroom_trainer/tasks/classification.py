@@ -13,13 +13,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from darkroom_api.v1alpha1.synthetic import Synthetic
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.data import dataset
 from darkroom_trainer.data.folder import Folder, read_folder
 from darkroom_trainer.data.mix import Mixed, mix
 from darkroom_trainer.data.place import files_of, open_place
 from darkroom_trainer.data.split import Shares
-from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, normalize
+from darkroom_trainer.data.synthetic import Blended, Endless, fractal_classes, renderer
+from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, Transform, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.stages import Stage, stages_of
 from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, Verdicts
@@ -45,6 +47,7 @@ class Classification:
         self._preprocessing = Preprocessing.of(config.vision)
         self._augmentation = config.vision.augmentation
         self._smoothing = float(config.vision.schedule.label_smoothing)
+        self._fractals = fractal_classes(config.vision.synthetic)
 
     @cached_property
     def folder(self) -> Folder:
@@ -58,7 +61,7 @@ class Classification:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         evaluation = Evaluation(self._preprocessing)
         training = Training(self._augmentation, self._preprocessing)
-        return {
+        splits: dict[str, ImageSet] = {
             name: dataset.FolderImages(
                 listing,
                 training if name == "train" else evaluation,
@@ -67,21 +70,30 @@ class Classification:
             )
             for name, listing in self.folder.splits.items()
         }
+        if self._vision.synthetic:
+            splits["train"] = Blended(splits["train"], self._synthetic(self._vision.synthetic, training))
+        return splits
+
+    def _synthetic(self, synthetic: Synthetic, transform: Transform) -> Endless:
+        """At the size from which evaluation cuts its centre: objects are as large as in a photograph that is resized."""
+        seed, size = self._vision.seed, self._preprocessing.resize
+        if self._fractals:
+            first = len(self.folder.classes)
+            return dataset.FractalImages(self._fractals, transform, first=first, size=size, seed=seed)
+        render = renderer(synthetic, self.folder.classes, size=size, seed=seed, alone=True)
+        return dataset.SceneImages(render, transform, seed=seed)
 
     def collate(self, items: Sequence[dataset.Item]) -> Batch:
         """uint8 images: a quarter of the bytes to the device, where they are normalised."""
         return dataset.collate(items)
 
     def build_model(self) -> nn.Module:
-        """The network on the CPU from the seed, then from the weights' file if there is one; raises ConfigError."""
+        """The network on the CPU from the seed, then from the weights' file if there is one; raises ConfigError.
+
+        Its head answers for the data set's classes, and behind them for those of fractals.
+        """
         architecture, size = self._vision.model.architecture, self._vision.image_size
-        model = build_model(
-            architecture,
-            classes=len(self.folder.classes),
-            image_size=size,
-            stem=self._vision.model.stem,
-            seed=self._vision.seed,
-        )
+        model = self._network(len(self.folder.classes) + self._fractals)
         load_configured(
             model,
             self._vision.model,
@@ -90,6 +102,21 @@ class Classification:
             spare=spare_keys(architecture, size),
         )
         return model
+
+    def _network(self, classes: int) -> nn.Module:
+        model, size = self._vision.model, self._vision.image_size
+        return build_model(
+            model.architecture, classes=classes, image_size=size, stem=model.stem, seed=self._vision.seed
+        )
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """The head as it is for the data set's classes alone."""
+        if not self._fractals:
+            return model
+        head, classes = head_keys(self._vision.model.architecture, self._vision.image_size), len(self.folder.classes)
+        own = self._network(classes)
+        own.load_state_dict({name: t[:classes] if name in head else t for name, t in model.state_dict().items()})
+        return own
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:
         return stages_of(self._vision.model.architecture, model)
@@ -122,11 +149,19 @@ class Classification:
         """Loss of each sample, float32 [n]."""
 
         def of(targets: torch.Tensor) -> torch.Tensor:
-            return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self._smoothing)
+            if not self._fractals:
+                return self._smoothed(logits, targets)
+            real, own = logits[:, : -self._fractals], logits[:, -self._fractals :]
+            among = self._smoothed(real, targets.clamp(max=real.shape[1] - 1))
+            beyond = self._smoothed(own, (targets - real.shape[1]).clamp(min=0))
+            return torch.where(targets < real.shape[1], among, beyond)
 
         if mixed.share == 1:
             return of(mixed.targets)
         return mixed.share * of(mixed.targets) + (1 - mixed.share) * of(mixed.others)
+
+    def _smoothed(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self._smoothing)
 
     def new_totals(self, device: torch.device) -> torch.Tensor:
         """float64 [4 + 2 classes]."""
@@ -135,8 +170,9 @@ class Classification:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batch: Batch, totals: torch.Tensor) -> Verdicts:
         """Count the batch's valid samples; the loss is plain cross-entropy, comparable between recipes."""
-        logits = model(self.inputs(batch)).float()
-        valid, targets, classes = batch.valid.double(), batch.targets, logits.shape[1]
+        classes = len(self.folder.classes)
+        logits = model(self.inputs(batch)).float()[:, :classes]
+        valid, targets = batch.valid.double(), batch.targets
         losses = functional.cross_entropy(logits, targets, reduction="none")
         ranked = logits.topk(min(5, classes)).indices
         hits = ranked == targets[:, None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ class Annotated:
     """What is said of one image. boxes: float32 [n, 4], left, top, right, bottom in pixels; labels: int64 [n], from 0.
 
     crowd: bool [n], what is neither to be found nor to be held against anyone who finds it: COCO's crowds, VOC's difficult
-    objects. areas: float32 [n], in pixels, of the object where the file says it, else of its box.
+    objects. areas: float32 [n], in pixels, of the object where the file says it, else of its box. segments: COCO's
+    polygons or run lengths; None if nobody asked for them.
     """
 
     width: int
@@ -28,6 +30,7 @@ class Annotated:
     labels: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    segments: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class RawBox:
     box: tuple[float, float, float, float]
     crowd: bool = False
     area: float | None = None
+    segment: Any = None
 
 
 @dataclass
@@ -110,6 +114,7 @@ def _annotated(image: RawImage, numbers: dict[str, int]) -> Annotated:
         np.array([numbers[box.name] for box in image.boxes], dtype=np.int64),
         np.array([box.crowd for box in image.boxes], dtype=bool),
         np.array(areas, dtype=np.float32),
+        tuple(box.segment for box in image.boxes) if any(box.segment is not None for box in image.boxes) else None,
     )
 
 

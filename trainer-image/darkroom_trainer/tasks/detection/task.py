@@ -1,10 +1,8 @@
 """The `Task` of images with boxes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,112 +10,20 @@ import torch
 from torch import nn
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from darkroom_trainer.data.dataset import open_image, sample_random
-from darkroom_trainer.data.decode import full_size
-from darkroom_trainer.data.frame import Frame, Letterbox, Views, stacked, whole
-from darkroom_trainer.data.names import printable
-from darkroom_trainer.data.place import files_of, open_place
-from darkroom_trainer.data.transforms import erase, normalize
-from darkroom_trainer.errors import DataError
+from darkroom_trainer.data.frame import Letterbox, Views, stacked
+from darkroom_trainer.data.place import open_place
+from darkroom_trainer.data.synthetic import Blended, renderer
+from darkroom_trainer.data.transforms import normalize
 from darkroom_trainer.stages import Stage
-from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, SampleRef
+from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
 from darkroom_trainer.tasks.detection import networks
 from darkroom_trainer.tasks.detection.coco import read_coco
-from darkroom_trainer.tasks.detection.data import Annotated, Annotations, BoxedImages
+from darkroom_trainer.tasks.detection.data import BoxedImages
 from darkroom_trainer.tasks.detection.precision import MOST, Judged, mean_average_precision
+from darkroom_trainer.tasks.detection.sample import Item, Target
+from darkroom_trainer.tasks.detection.sets import BoxedSet, SceneBoxes, Showing
 from darkroom_trainer.tasks.detection.voc import read_voc_boxes
 from darkroom_trainer.weights import load_configured
-
-_TRIES = 20
-_LEAST_SIDE = 1.0
-"""Pixels of the canvas below which a box is nothing to learn from."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is in an image. boxes: float32 [k, 4] on the canvas, without crowds; labels: int64 [k], from 0.
-
-    index: the image's place in its split; truth: all that is said of it; frame: where it lies on the canvas; readable:
-    False where a blank stands in.
-    """
-
-    index: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    truth: Annotated
-    frame: Frame
-    readable: bool = True
-
-
-@dataclass(frozen=True)
-class Item:
-    """One sample: uint8 [size, size, 3] and its target; `corrupt` is the file's name where a blank stands in."""
-
-    pixels: np.ndarray
-    target: Target
-    corrupt: str | None = None
-
-
-class BoxedSet:
-    """Annotations whose images are decoded and transformed when asked for; pixels and boxes follow from the key alone.
-
-    views: what training draws; None: all of each image.
-    """
-
-    def __init__(
-        self, annotations: Annotations, letterbox: Letterbox, *, views: Views | None, erasing: float, seed: int
-    ) -> None:
-        self._annotations, self._letterbox, self._views = annotations, letterbox, views
-        self._erasing, self._seed = erasing, seed
-        self._files = files_of(annotations.root, annotations.names)
-
-    def __len__(self) -> int:
-        return len(self._annotations)
-
-    def __getitem__(self, ref: SampleRef) -> Item:
-        truth = self._annotations.items[ref.index]
-        image = open_image(self._files, ref.index)
-        size = self._letterbox.size
-        if isinstance(image, str):
-            none = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
-            target = Target(ref.index, *none, truth, whole(truth.width, truth.height, size), readable=False)
-            return Item(np.full((size, size, 3), 128, dtype=np.uint8), target, corrupt=image)
-        width, height = full_size(image)
-        if (width, height) != (truth.width, truth.height):
-            raise DataError(
-                f"{printable(self._files.path(ref.index))} has {width}x{height} pixels, its annotation says "
-                f"{truth.width}x{truth.height}: its boxes would lie elsewhere"
-            )
-        random = sample_random(self._seed, ref)
-        frame, boxes, labels = self._framed(truth, random, ref.strength)
-        pixels = frame.picture(image, self._letterbox.fill)
-        if self._views and random.random() < ref.strength * self._erasing:
-            erase(pixels, np.array(self._letterbox.fill, dtype=np.uint8), random)
-        return Item(pixels, Target(ref.index, boxes, labels, truth, frame))
-
-    def _framed(self, truth: Annotated, random: Random, strength: float) -> tuple[Frame, np.ndarray, np.ndarray]:
-        """A view in which at least one of the image's boxes is left, if one can be found; else the whole image."""
-        for _ in range(_TRIES if self._views else 0):
-            frame = self._views.draw(truth.width, truth.height, random, strength)  # type: ignore[union-attr]
-            boxes, labels = kept(truth, frame)
-            if len(boxes) or not len(truth.boxes):
-                return frame, boxes, labels
-        frame = whole(truth.width, truth.height, self._letterbox.size)
-        return frame, *kept(truth, frame)
-
-
-def kept(truth: Annotated, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and labels of the objects whose middle the frame shows, cut off at its border; crowds are none."""
-    boxes = frame.boxes(truth.boxes)
-    left, top, right, bottom = frame.target
-    if frame.mirrored:
-        left, right = frame.size - right, frame.size - left
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    shown = (middle >= (left, top)).all(axis=1) & (middle <= (right, bottom)).all(axis=1)
-    boxes = boxes.clip(np.float32([left, top, left, top]), np.float32([right, bottom, right, bottom]))
-    sides = boxes[:, 2:] - boxes[:, :2]
-    good = shown & (sides >= _LEAST_SIDE).all(axis=1) & ~truth.crowd
-    return boxes[good], truth.labels[good]
 
 
 class Detection:
@@ -133,21 +39,24 @@ class Detection:
 
     @cached_property
     def images(self) -> BoxedImages:
-        return read_voc_boxes(self._data) if self._vision.data.format == "Voc" else read_coco(self._data)
+        if self._vision.data.format == "Voc":
+            return read_voc_boxes(self._data)
+        return read_coco(self._data, masks=float(self._vision.augmentation.copy_paste) > 0)
 
     def splits(self) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
-        augmentation = self._vision.augmentation
-        return {
-            name: BoxedSet(
-                annotations,
-                self._letterbox,
-                views=Views(augmentation, self._letterbox.size) if name == "train" else None,
-                erasing=float(augmentation.erasing),
-                seed=self._vision.seed,
-            )
+        seed = self._vision.seed
+        evaluation = Showing(self._letterbox, seed=seed)
+        views = Views(self._vision.augmentation, self._letterbox.size)
+        training = Showing(self._letterbox, views=views, seed=seed)
+        splits: dict[str, ImageSet] = {
+            name: BoxedSet(annotations, training if name == "train" else evaluation)
             for name, annotations in self.images.splits.items()
         }
+        if synthetic := self._vision.synthetic:
+            render = renderer(synthetic, self.images.classes, size=self._letterbox.size, seed=seed)
+            splits["train"] = Blended(splits["train"], SceneBoxes(render, training))
+        return splits
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Images uint8 [n, 3, size, size]; targets: a list with boxes and labels (from 1) as tensors, and the Target."""
@@ -177,6 +86,9 @@ class Detection:
             head=networks.head_keys(architecture),
             backbone=networks.backbone_of(architecture),
         )
+        return model
+
+    def exported(self, model: nn.Module) -> nn.Module:
         return model
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:

@@ -1,10 +1,8 @@
 """The `Task` of images with masks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,18 +10,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from darkroom_api.v1alpha1.synthetic import Synthetic
 from darkroom_api.v1alpha1.vision import TrainerConfig
-from darkroom_trainer.data.dataset import open_image, sample_random
-from darkroom_trainer.data.decode import full_size
-from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, stacked, whole
-from darkroom_trainer.data.names import printable
-from darkroom_trainer.data.place import files_of, open_place
+from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, stacked
+from darkroom_trainer.data.place import open_place
 from darkroom_trainer.data.split import Shares
-from darkroom_trainer.data.transforms import erase, normalize
+from darkroom_trainer.data.synthetic import Blended, renderer
+from darkroom_trainer.data.transforms import normalize
+from darkroom_trainer.errors import DataError
 from darkroom_trainer.stages import Stage
-from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, SampleRef
+from darkroom_trainer.synthetic.write import BACKGROUND
+from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
 from darkroom_trainer.tasks.segmentation import networks
-from darkroom_trainer.tasks.segmentation.data import MaskedImages, Pairs, read_mask, read_mask_folder, read_voc_masks
+from darkroom_trainer.tasks.segmentation.data import MaskedImages, read_mask_folder, read_voc_masks
+from darkroom_trainer.tasks.segmentation.sets import Item, MaskedSet, SceneMasks, Showing
 from darkroom_trainer.weights import load_configured
 
 AUXILIARY = 0.5
@@ -31,59 +31,6 @@ AUXILIARY = 0.5
 
 _LOSS, _COUNT, _COUNTS = 0, 1, 2
 """Totals: sum of losses, images, then the confusion matrix, row by row."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One sample: uint8 [size, size, 3] and the classes of its pixels; `corrupt` is a file's name where a blank stands in."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    corrupt: str | None = None
-
-
-class MaskedSet:
-    """Pairs, decoded and transformed when they are asked for; as with FolderImages, pixels follow from the key alone.
-
-    A damaged image or mask gives a blank without a class. views: what training draws; None: all of each image.
-    """
-
-    def __init__(
-        self, pairs: Pairs, classes: int, letterbox: Letterbox, *, views: Views | None, erasing: float, seed: int
-    ) -> None:
-        self._classes, self._letterbox, self._views = classes, letterbox, views
-        self._erasing, self._seed = erasing, seed
-        self._images, self._masks = (files_of(pairs.root, names) for names in (pairs.images, pairs.masks))
-
-    def __len__(self) -> int:
-        return len(self._images.names)
-
-    def __getitem__(self, ref: SampleRef) -> Item:
-        image = open_image(self._images, ref.index)
-        if isinstance(image, str):
-            return self._blank(image)
-        width, height = full_size(image)
-        name = printable(self._masks.path(ref.index))
-        mask = open_image(self._masks, ref.index, lambda s: read_mask(s, name, self._classes, (width, height)))
-        if isinstance(mask, str):
-            return self._blank(mask)
-        random, size = sample_random(self._seed, ref), self._letterbox.size
-        frame = self._views.draw(width, height, random, ref.strength) if self._views else whole(width, height, size)
-        return self._erased(frame.picture(image, self._letterbox.fill), frame.labels(mask), random, ref.strength)
-
-    def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random, strength: float) -> Item:
-        """What is erased has no class either."""
-        if self._views is None or random.random() >= strength * self._erasing:
-            return Item(pixels, labels)
-        both = np.dstack([pixels, labels])
-        erase(both, np.array([*self._letterbox.fill, FILL_LABEL], dtype=np.uint8), random)
-        return Item(np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3]))
-
-    def _blank(self, corrupt: str) -> Item:
-        size = self._letterbox.size
-        return Item(
-            np.full((size, size, 3), 128, dtype=np.uint8), np.full((size, size), FILL_LABEL, dtype=np.uint8), corrupt
-        )
 
 
 class Segmentation:
@@ -110,18 +57,26 @@ class Segmentation:
 
     def splits(self) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
-        augmentation = self._vision.augmentation
-        return {
-            name: MaskedSet(
-                pairs,
-                len(self.images.classes),
-                self._letterbox,
-                views=Views(augmentation, self._letterbox.size) if name == "train" else None,
-                erasing=float(augmentation.erasing),
-                seed=self._vision.seed,
-            )
+        seed = self._vision.seed
+        evaluation = Showing(self._letterbox, seed=seed)
+        views = Views(self._vision.augmentation, self._letterbox.size)
+        training = Showing(self._letterbox, views=views, seed=seed)
+        splits: dict[str, ImageSet] = {
+            name: MaskedSet(pairs, len(self.images.classes), training if name == "train" else evaluation)
             for name, pairs in self.images.splits.items()
         }
+        if self._vision.synthetic:
+            splits["train"] = Blended(splits["train"], self._scenes(self._vision.synthetic, training))
+        return splits
+
+    def _scenes(self, synthetic: Synthetic, showing: Showing) -> SceneMasks:
+        size, seed, classes = self._letterbox.size, self._vision.seed, self.images.classes
+        if BACKGROUND not in classes:
+            raise DataError(
+                f"vision.synthetic: classes.txt has no class {BACKGROUND!r}, which is what lies behind the objects of a scene"
+            )
+        render = renderer(synthetic, classes, size=size, seed=seed, without=(BACKGROUND,))
+        return SceneMasks(render, classes.index(BACKGROUND), showing)
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Images uint8 [n, 3, size, size], targets uint8 [n, size, size]."""
@@ -143,6 +98,9 @@ class Segmentation:
             head=networks.head_keys(architecture),
             backbone=networks.backbone_of(architecture),
         )
+        return model
+
+    def exported(self, model: nn.Module) -> nn.Module:
         return model
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:

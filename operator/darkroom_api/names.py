@@ -125,6 +125,7 @@ REASON_PROFILE_CHANGED = (
 REASON_OUT_OF_MEMORY = "OutOfMemory"  # the kernel's OOM killer: spends a restart
 REASON_DATA_ERROR = "DataError"  # exit 65: no restart can help
 REASON_CONFIG_ERROR = "ConfigError"  # exit 78: no restart can help
+REASON_FIDELITY_TOO_LOW = "FidelityTooLow"  # exit 79: the thresholds of synthetic.gate; no restart can help
 REASON_SOFTWARE_ERROR = "SoftwareError"  # exit 70 or any other: spends a restart
 REASON_PEER_LOST = "PeerLost"  # the process group broke because another rank went away: a consequence, not a cause
 REASON_NO_PROGRESS = "NoProgress"  # no step for stallSeconds: spends a restart

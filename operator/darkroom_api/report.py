@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     SOFTWARE_ERROR = 70  # restarted, spends one of maxRestarts
     ASKED_TO_LEAVE = 75  # SIGTERM or a command; a checkpoint was written: restarted for free
     CONFIG_ERROR = 78  # wrong digest, unknown key: never restarted
+    FIDELITY_TOO_LOW = 79  # synthetic images too far from the real ones: never restarted
     KILLED = 137  # SIGKILL, mostly the kernel's OOM killer
 
 
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     ASKED_TO_LEAVE = "AskedToLeave"
     DATA_ERROR = "DataError"
     CONFIG_ERROR = "ConfigError"
+    FIDELITY_TOO_LOW = "FidelityTooLow"
     SOFTWARE_ERROR = "SoftwareError"
     PEER_LOST = "PeerLost"
     NO_PROGRESS = "NoProgress"
@@ -107,6 +109,26 @@ class Artifact(Model):
     sha256: Annotated[str | None, Field(max_length=64)] = None
 
 
+Figure = Annotated[str | None, Field(max_length=24)]
+
+
+class Fidelity(Model):
+    """How close synthetic images are to the real ones, and what they are worth, on features of the network as it began."""
+
+    kid: Annotated[Figure, Field(description="Kernel Inception Distance; 0: the same distribution.")] = None
+    auc: Annotated[
+        Figure, Field(description="Area under the ROC curve of a probe that tells synthetic from real; 0.5: it cannot.")
+    ] = None
+    tstr: Annotated[
+        Figure, Field(description="Accuracy on real validation images of a probe that learned from synthetic ones.")
+    ] = None
+    trtr: Annotated[Figure, Field(description="The same of a probe that learned from real ones.")] = None
+    gain: Annotated[
+        Figure,
+        Field(description="What a probe gains that learns from real and synthetic images, over real ones alone."),
+    ] = None
+
+
 class Standing(Model):
     """How far a training is: what the live report and the termination message have in common."""
 
@@ -135,6 +157,8 @@ class Standing(Model):
     """Seconds in each of TIME_BUCKETS, of this attempt."""
     straggler: Straggler | None = None
     """The process that holds up the others, while one does."""
+    fidelity: Fidelity | None = None
+    """None: not measured, for there is no `synthetic.gate`."""
     saved_seconds: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False)] = None
     """Seconds of this attempt that cached features made unnecessary; None: it caches none."""
     step_times: StepTimes | None = None
@@ -164,7 +188,7 @@ class TerminationMessage(Standing):
             {"metrics": []},
             {"error": self.error and self.error[:200]},
             {"error": self.error and self.error[:80]},
-            {"checkpoint": None, "model": None, "best": None},
+            {"checkpoint": None, "model": None, "best": None, "fidelity": None},
         )
         for cut in cuts:
             message = message.model_copy(update=cut)

@@ -725,6 +725,23 @@ SYNTHETIC = [
         no(f"scenes: {field} {value!r}", field, vision__synthetic={"source": "Scenes", "scenes": {field: value}})
         for field, value in _NO_SCENES
     ),
+    ok("a gate that measures", vision__synthetic={"source": "Scenes", "gate": {}}),
+    ok(
+        "a gate with thresholds",
+        base=DETECTION,
+        vision__synthetic={"source": "Scenes", "gate": {"maxKid": "0.05", "maxAuc": "0.9", "minTstrRatio": "0.7"}},
+    ),
+    *(
+        no(f"a gate: {field} {value!r}", field, vision__synthetic={"source": "Scenes", "gate": {field: value}})
+        for field, value in (
+            ("images", 15),
+            ("images", 2049),
+            ("maxKid", "-1"),
+            ("maxAuc", "1.1"),
+            ("minTstrRatio", 0.7),
+        )
+    ),
+    no("a gate for fractals", "gate compares", vision__synthetic=_FRACTALS | {"gate": {}}),
     ok("fractals", vision__synthetic=_FRACTALS),
     ok("4096 fractals", vision__synthetic=_FRACTALS | {"fractals": {"classes": 4096}}),
     no("one fractal", "classes", vision__synthetic=_FRACTALS | {"fractals": {"classes": 1}}),
@@ -1191,6 +1208,7 @@ STATUS: dict[str, Any] = {
     "best": {"metric": "val/top1", "value": "0.91", "epoch": 1},
     "curve": [{"epoch": 1, "value": "0.91", "seconds": 12}],
     "time": dict.fromkeys(SCHEMA["status"]["properties"]["time"]["properties"], "1.5"),
+    "fidelity": {"kid": "0.0413", "auc": "0.91", "tstr": "0.74", "trtr": "0.88", "gain": "0.031"},
     "goodput": "0.63",
     "nodeHours": "2.0000",
     "gpuHours": "4.0000",

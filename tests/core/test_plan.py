@@ -69,6 +69,12 @@ def test_a_plan_is_idempotent():
         pytest.param(
             78, message(Reason.CONFIG_ERROR, 78, error="digest differs"), "ConfigError", id="bad configuration"
         ),
+        pytest.param(
+            79,
+            message(Reason.FIDELITY_TOO_LOW, 79, error="AUC is 1"),
+            "FidelityTooLow",
+            id="synthetic images too far off",
+        ),
         pytest.param(78, "", "ConfigError", id="a container that speaks no protocol"),
     ],
 )

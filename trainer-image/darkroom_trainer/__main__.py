@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="darkroom-trainer",
         description="Train a network, or ask one.",
         epilog="Exit codes: 0 done, 65 bad data, 70 software error, 75 asked to leave (a checkpoint was written), "
-        "78 bad configuration, 137 killed.",
+        "78 bad configuration, 79 synthetic images too far from the real ones, 137 killed.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser(

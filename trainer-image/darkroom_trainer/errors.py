@@ -29,6 +29,13 @@ class ConfigError(TrainerError):
     reason = Reason.CONFIG_ERROR
 
 
+class FidelityError(TrainerError):
+    """Synthetic images are further from the real ones than the gate allows; no restart can help."""
+
+    exit_code = ExitCode.FIDELITY_TOO_LOW
+    reason = Reason.FIDELITY_TOO_LOW
+
+
 class DivergenceError(TrainerError):
     """The loss is not a number any more, or many times what it was."""
 

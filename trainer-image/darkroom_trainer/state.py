@@ -64,6 +64,8 @@ class Progress:
     """See Pace.dump."""
     blend: list[float] | None = None
     """See Blend.dump."""
+    fidelity: dict[str, str] | None = None
+    """What the gate found before the first step."""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Progress":

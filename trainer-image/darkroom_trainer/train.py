@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from darkroom_api.report import Action, Artifact, ExitCode, Reason, TerminationMessage
+from darkroom_api.report import Action, Artifact, ExitCode, Fidelity, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
 from darkroom_trainer.clock import now
@@ -20,6 +20,7 @@ from darkroom_trainer.errors import DataError, StorageError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.fit import micro_batch_of
+from darkroom_trainer.gate import check, chosen, measure
 from darkroom_trainer.host import Host
 from darkroom_trainer.keeper import Keeper
 from darkroom_trainer.meter import Meter
@@ -46,6 +47,8 @@ def train(config: TrainerConfig, task: Task, host: Host | None = None) -> Termin
     Continues from the newest checkpoint in the run's folder, on any number of processes. Raises TrainerError.
     """
     run = Run(config, task, host or Host())
+    if run.owes_gate() and not run.pass_gate():
+        return run.leave()
     while True:
         if run.owes_evaluation() and not run.evaluate_epoch():
             return run.leave()
@@ -171,6 +174,8 @@ class Run:
             currency=self.config.currency,
             recipe=self.vision.to_wire(),
         )
+        if progress.fidelity:
+            message.fidelity = Fidelity(**progress.fidelity)
         if resumed:
             message.resumed_step = progress.step
             self.keeper.resumed(resumed, progress)
@@ -180,6 +185,25 @@ class Run:
                 self.report.keep_metrics(progress.best.metrics)
         self.host.publish()
         self.host.tell(None)
+
+    # --- Before the first step ---
+
+    def owes_gate(self) -> bool:
+        """Whether synthetic images are to be measured, and are not yet."""
+        return bool(self.vision.synthetic and self.vision.synthetic.gate) and self.progress.fidelity is None
+
+    def pass_gate(self) -> bool:
+        """Measure the synthetic images, and raise FidelityError if they will not do; False if told to leave meanwhile."""
+        gate = self.vision.synthetic.gate  # type: ignore[union-attr]
+        with self.clock.spend("evaluation"):
+            sets = chosen(self.task.splits(plain=True), gate.images, self.vision.seed)  # type: ignore[union-attr]
+            with self.layout.whole(self.learner.model) as whole:
+                found = measure(self.feed, whole, sets, batch=self.plan.micro_batch, stop=self.host.stop)
+        if found:
+            self.progress.fidelity, self.host.message.fidelity = found.to_wire(), found
+            self.report.event("fidelity", f"synthetic images against real ones: {found.to_wire()}", **found.to_wire())
+            check(gate, found)  # type: ignore[arg-type]
+        return found is not None
 
     # --- A phase, and a step of it ---
 
@@ -381,7 +405,7 @@ class Run:
         from darkroom_trainer.export import export_model
 
         folder, description = Path(self.config.run_dir) / "model", self.task.describe()
-        network = self.task.exported(self.learner.judged)
+        network = self.task.exported(network)
         card = model_card(
             description,
             metrics=metrics,

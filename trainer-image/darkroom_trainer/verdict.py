@@ -14,6 +14,7 @@ _KNOWN = {
     ExitCode.SOFTWARE_ERROR: Reason.SOFTWARE_ERROR,
     ExitCode.ASKED_TO_LEAVE: Reason.ASKED_TO_LEAVE,
     ExitCode.CONFIG_ERROR: Reason.CONFIG_ERROR,
+    ExitCode.FIDELITY_TOO_LOW: Reason.FIDELITY_TOO_LOW,
 }
 
 

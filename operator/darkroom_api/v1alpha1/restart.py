@@ -104,7 +104,7 @@ class Restart(Model):
             alias="rules",  # the name that a Model's own rules have in Python
             max_length=20,
             description="Exceptions from the defaults, judged when an attempt has ended: the first that matches decides. Without "
-            "one, exit codes 65 and 78 and a missed startup deadline fail the job, disruptions restart it for free, and "
+            "one, exit codes 65, 78 and 79 and a missed startup deadline fail the job, disruptions restart it for free, and "
             "everything else spends one of maxRestarts.",
         ),
     ] = None

@@ -85,6 +85,30 @@ class Fractals(Model):
     ] = 100
 
 
+class Gate(Model):
+    """What synthetic images must be like before a training begins, on features of its own network."""
+
+    images: Annotated[
+        int,
+        Field(ge=16, le=2048, description="Most images of each kind: synthetic, real to train on, real to validate."),
+    ] = 256
+    max_kid: Annotated[
+        Decimal | None,
+        Field(description="Largest Kernel Inception Distance, of features with a variance of 1; the same: 0."),
+    ] = None
+    max_auc: Annotated[
+        Fraction | None,
+        Field(description="Largest area under the ROC curve of a probe that tells synthetic from real; chance: 0.5."),
+    ] = None
+    min_tstr_ratio: Annotated[
+        Decimal | None,
+        Field(
+            description="Smallest share of a probe's accuracy on real validation images that is left if it learns from "
+            "synthetic images in place of real ones."
+        ),
+    ] = None
+
+
 class Synthetic(Model):
     """Synthetic images among the training images. Validation and test are real, always."""
 
@@ -106,6 +130,12 @@ class Synthetic(Model):
             message="fractals is for source Fractals",
             holds=lambda s: s.fractals is None or s.source == SyntheticSource.FRACTALS,
             field="fractals",
+        ),
+        Rule(
+            cel="!has(self.gate) || self.source != 'Fractals'",
+            message="gate compares images of the same classes: it does not go with Fractals",
+            holds=lambda s: s.gate is None or s.source != SyntheticSource.FRACTALS,
+            field="gate",
         ),
         Rule(
             cel="self.source != 'Fractals' || self.schedule == 'Pretrain'",
@@ -138,6 +168,13 @@ class Synthetic(Model):
     ] = SyntheticSchedule.MIXED
     scenes: Annotated[
         Scenes | None, Field(description="What rendered scenes are like; absent: the defaults of its fields.")
+    ] = None
+    gate: Annotated[
+        Gate | None,
+        Field(
+            description="Measure the synthetic images before the first step; status.fidelity says the result. Beyond a threshold "
+            "the job fails with FidelityTooLow. Absent: off."
+        ),
     ] = None
     fractals: Annotated[
         Fractals | None, Field(description="How many fractals there are; absent: the defaults of its fields.")

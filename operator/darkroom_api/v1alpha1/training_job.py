@@ -83,8 +83,9 @@ _OWN_DIRS = ("/darkroom", "/dev", "/tmp")  # noqa: S108 - names of mounts, nothi
 class Container(Model):
     """Training with an image of your own: any program that exits with 0 when it is done.
 
-    Exit codes: 65 bad data, 78 bad configuration (never restarted); 75 asked to leave after a checkpoint (restarted for
-    free); anything else is restarted and spends one of maxRestarts. Save to $DARKROOM_RUN_DIR to resume from there.
+    Exit codes: 65 bad data, 78 bad configuration, 79 bad synthetic images (never restarted); 75 asked to leave after a
+    checkpoint (restarted for free); anything else is restarted and spends one of maxRestarts. Save to $DARKROOM_RUN_DIR to
+    resume from there.
     """
 
     rules = (

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from darkroom_api.report import Best, Metric
+from darkroom_api.report import Best, Fidelity, Metric
 from darkroom_api.step_times import StepTimes
 from darkroom_api.v1alpha1.common import Model
 from darkroom_api.v1alpha1.forecast import Forecast
@@ -231,6 +231,12 @@ class TrainingJobStatus(Model):
     attempts: Annotated[list[Attempt] | None, Field(max_length=10, description="The last ten attempts.")] = None
     progress: Annotated[Progress | None, Field(description="How far the training is, as the trainer last said.")] = None
     best: Annotated[Best | None, Field(description="Best value of the metric that the model is chosen by.")] = None
+    fidelity: Annotated[
+        Fidelity | None,
+        Field(
+            description="With `synthetic.gate`: what the synthetic images are like and worth, measured before training."
+        ),
+    ] = None
     curve: Annotated[
         list[Point] | None,
         Field(

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from darkroom_trainer.stages import Stage
+from darkroom_trainer.synthetic.fidelity import Sample
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,20 @@ class Task(Protocol):
     best_metric: str
     """The metric that chooses the best epoch, higher is better, without the split's prefix, as `top1`."""
 
-    def splits(self) -> Mapping[str, ImageSet]:
-        """`train` and `val`, and `test` where there is one; DataError names what is missing or empty."""
+    def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
+        """`train` and `val`, and `test` where there is one; DataError names what is missing or empty.
+
+        plain: `train`, and what is synthetic in it, are shown as in evaluation.
+        """
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """Items of an ImageSet to a batch; runs in loader workers."""
 
     def build_model(self) -> nn.Module:
         """The network on the CPU, weights loaded; ConfigError names what does not fit."""
+
+    def features(self, model: nn.Module, batch: Batch) -> Sample:
+        """What the network, in evaluation mode, makes of the batch's valid images and of their labelled parts, on the CPU."""
 
     def exported(self, model: nn.Module) -> nn.Module:
         """The trained network without what was there for the training alone."""

@@ -24,6 +24,7 @@ from darkroom_trainer.data.synthetic import Blended, Endless, fractal_classes, r
 from darkroom_trainer.data.transforms import PREPROCESSING, Evaluation, Preprocessing, Training, Transform, normalize
 from darkroom_trainer.models import build_model, head_keys, spare_keys
 from darkroom_trainer.stages import Stage, stages_of
+from darkroom_trainer.synthetic.fidelity import Sample
 from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet, Verdicts
 from darkroom_trainer.weights import load_configured
 
@@ -57,10 +58,10 @@ class Classification:
         shares = Shares(float(split.train), float(split.val), float(split.test))
         return read_folder(self._data, shares=shares, seed=split.seed)
 
-    def splits(self) -> Mapping[str, ImageSet]:
+    def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         evaluation = Evaluation(self._preprocessing)
-        training = Training(self._augmentation, self._preprocessing)
+        training = evaluation if plain else Training(self._augmentation, self._preprocessing)
         splits: dict[str, ImageSet] = {
             name: dataset.FolderImages(
                 listing,
@@ -108,6 +109,17 @@ class Classification:
         return build_model(
             model.architecture, classes=classes, image_size=size, stem=model.stem, seed=self._vision.seed
         )
+
+    @torch.no_grad()
+    def features(self, model: nn.Module, batch: Batch) -> Sample:
+        """What the head is given, averaged over places; the only part of an image is all of it."""
+        rows = self.inputs(batch)
+        for stage in self.stages(model)[:-1]:
+            rows = stage(rows)
+        rows = rows.flatten(2).mean(dim=2) if rows.ndim > 2 else rows
+        valid = batch.valid > 0
+        rows = rows[valid].double().cpu()
+        return Sample(rows, rows, batch.targets[valid].cpu())
 
     def exported(self, model: nn.Module) -> nn.Module:
         """The head as it is for the data set's classes alone."""

@@ -107,10 +107,11 @@ def ended_by_operator(ending: Ending) -> Outcome | None:
 
 
 def not_worth_retrying(ending: Ending) -> Outcome | None:
-    """Bad data or bad configuration: the next attempt would end in the same way."""
+    """Bad data, bad configuration, synthetic images that are too far off: the next attempt would end in the same way."""
     hopeless: dict[int, str] = {
         ExitCode.DATA_ERROR: names.REASON_DATA_ERROR,
         ExitCode.CONFIG_ERROR: names.REASON_CONFIG_ERROR,
+        ExitCode.FIDELITY_TOO_LOW: names.REASON_FIDELITY_TOO_LOW,
     }
     for pod in _by_end(ending.pods):
         if reason := hopeless.get(exit_code(pod) or 0):

@@ -41,6 +41,7 @@ def take_in(seen: Observed, status: TrainingJobStatus, attempt: Attempt) -> None
         return
     status.progress = _progress(live, status.progress)
     status.best = live.report.best or status.best
+    status.fidelity = live.report.fidelity or status.fidelity
     status.step_times = live.report.step_times or status.step_times
     status.curve = with_point(status.curve, live.report, seen.objective, status.time)
 

@@ -142,6 +142,7 @@ def _close(
 def _take_report(seen: Observed, spec: TrainingJobSpec, status: TrainingJobStatus, report: TerminationMessage) -> None:
     """Progress and results of node 0; a report without them leaves what earlier attempts reached."""
     status.best = report.best or status.best
+    status.fidelity = report.fidelity or status.fidelity
     status.step_times = report.step_times or status.step_times
     if report.steps:
         status.progress = live.progress_of(report)

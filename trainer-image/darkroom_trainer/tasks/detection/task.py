@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torchvision.ops import roi_align
 
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.data.frame import Letterbox, Views, stacked
@@ -15,6 +16,7 @@ from darkroom_trainer.data.place import open_place
 from darkroom_trainer.data.synthetic import Blended, renderer
 from darkroom_trainer.data.transforms import normalize
 from darkroom_trainer.stages import Stage
+from darkroom_trainer.synthetic.fidelity import Sample
 from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
 from darkroom_trainer.tasks.detection import networks
 from darkroom_trainer.tasks.detection.coco import read_coco
@@ -43,12 +45,12 @@ class Detection:
             return read_voc_boxes(self._data)
         return read_coco(self._data, masks=float(self._vision.augmentation.copy_paste) > 0)
 
-    def splits(self) -> Mapping[str, ImageSet]:
+    def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         seed = self._vision.seed
         evaluation = Showing(self._letterbox, seed=seed)
         views = Views(self._vision.augmentation, self._letterbox.size)
-        training = Showing(self._letterbox, views=views, seed=seed)
+        training = evaluation if plain else Showing(self._letterbox, views=views, seed=seed)
         splits: dict[str, ImageSet] = {
             name: BoxedSet(annotations, training if name == "train" else evaluation)
             for name, annotations in self.images.splits.items()
@@ -87,6 +89,17 @@ class Detection:
             backbone=networks.backbone_of(architecture),
         )
         return model
+
+    @torch.no_grad()
+    def features(self, model: nn.Module, batch: Batch) -> Sample:
+        """The backbone's finest map, averaged over the image; and over each object's box."""
+        maps = next(iter(model.backbone(self.inputs(batch)).values()))  # type: ignore[operator]
+        readable = [place for place, target in enumerate(batch.targets) if target["target"].readable]
+        boxes = [batch.targets[place]["boxes"] for place in readable]
+        scale = maps.shape[-1] / batch.images.shape[-1]
+        parts = roi_align(maps[readable], boxes, 1, spatial_scale=scale, aligned=True).flatten(1)
+        classes = [label for place in readable for label in batch.targets[place]["labels"].tolist()]
+        return Sample.of(maps[readable].mean(dim=(2, 3)), parts, classes)
 
     def exported(self, model: nn.Module) -> nn.Module:
         return model

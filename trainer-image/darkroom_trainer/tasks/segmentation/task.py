@@ -19,6 +19,7 @@ from darkroom_trainer.data.synthetic import Blended, renderer
 from darkroom_trainer.data.transforms import normalize
 from darkroom_trainer.errors import DataError
 from darkroom_trainer.stages import Stage
+from darkroom_trainer.synthetic.fidelity import Sample
 from darkroom_trainer.synthetic.write import BACKGROUND
 from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
 from darkroom_trainer.tasks.segmentation import networks
@@ -55,12 +56,12 @@ class Segmentation:
         shares = Shares(float(split.train), float(split.val), float(split.test))
         return read_mask_folder(self._data, shares=shares, seed=split.seed)
 
-    def splits(self) -> Mapping[str, ImageSet]:
+    def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         seed = self._vision.seed
         evaluation = Showing(self._letterbox, seed=seed)
         views = Views(self._vision.augmentation, self._letterbox.size)
-        training = Showing(self._letterbox, views=views, seed=seed)
+        training = evaluation if plain else Showing(self._letterbox, views=views, seed=seed)
         splits: dict[str, ImageSet] = {
             name: MaskedSet(pairs, len(self.images.classes), training if name == "train" else evaluation)
             for name, pairs in self.images.splits.items()
@@ -99,6 +100,23 @@ class Segmentation:
             backbone=networks.backbone_of(architecture),
         )
         return model
+
+    @torch.no_grad()
+    def features(self, model: nn.Module, batch: Batch) -> Sample:
+        """The backbone's last map, averaged over the image; and over the pixels of each class in it."""
+        found = model.backbone(self.inputs(batch))  # type: ignore[operator]
+        maps = found["out"] if "out" in found else found["high"]
+        labels = functional.interpolate(batch.targets[:, None].float(), size=maps.shape[2:])[:, 0]
+        images, parts, classes = [], [], []
+        for map_, mask, valid in zip(maps, labels, batch.valid, strict=True):
+            if valid == 0:
+                continue
+            images.append(map_.mean(dim=(1, 2)))
+            for value in mask.unique().tolist():
+                if value != FILL_LABEL:
+                    parts.append(map_[:, mask == value].mean(dim=1))
+                    classes.append(int(value))
+        return Sample.of(images, parts, classes)
 
     def exported(self, model: nn.Module) -> nn.Module:
         return model

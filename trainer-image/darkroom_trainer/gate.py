@@ -1,0 +1,108 @@
+"""Before the first step: what synthetic images are like on features of the network as it begins, and whether that will do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from darkroom_api.report import Fidelity
+from darkroom_api.v1alpha1.synthetic import Gate
+from darkroom_trainer.data.sampler import EvaluationBatches, permutation
+from darkroom_trainer.data.synthetic import Blended
+from darkroom_trainer.errors import DataError, FidelityError
+from darkroom_trainer.feed import Feed
+from darkroom_trainer.parallel import Pulse
+from darkroom_trainer.report import decimal
+from darkroom_trainer.synthetic.fidelity import Sample, figures
+from darkroom_trainer.tasks.base import ImageSet, SampleRef
+
+
+class Chosen:
+    """Some samples of a split, numbered anew."""
+
+    def __init__(self, images: ImageSet, refs: list[SampleRef]) -> None:
+        self._images, self._refs = images, refs
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __getitem__(self, ref: SampleRef) -> Any:
+        return self._images[self._refs[ref.index]]
+
+
+def chosen(splits: Mapping[str, ImageSet], count: int, seed: int) -> dict[str, Chosen]:
+    """The first synthetic images, and as many real ones of `train` and `val` as there are, in an order of the seed."""
+    train = splits["train"]
+    if not isinstance(train, Blended):
+        raise TypeError("a gate is for a training split with synthetic images")
+
+    def some(images: ImageSet) -> Chosen:
+        order = permutation(len(images), seed, 0)[:count].tolist()
+        return Chosen(images, [SampleRef(index, 0) for index in order])
+
+    scenes = Chosen(train, [SampleRef(number, 0, synthetic=True) for number in range(count)])
+    return {"synthetic": scenes, "train": some(train.real), "val": some(splits["val"])}
+
+
+def measure(
+    feed: Feed, model: nn.Module, sets: Mapping[str, Chosen], *, batch: int, stop: Callable[[], bool]
+) -> Fidelity | None:
+    """On all processes together; None if one was told to leave meanwhile. Every process must call this at the same place."""
+    training, samples = model.training, {}
+    model.eval()
+    try:
+        for name, images in sets.items():
+            sample = _sample(feed, model, images, batch=batch, stop=stop)
+            if sample is None:
+                return None
+            samples[name] = sample
+    finally:
+        model.train(training)
+    found = feed.group.share(lambda: asdict(figures(samples["synthetic"], samples["train"], samples["val"])))
+    return Fidelity(**{name: decimal(value) for name, value in found.items()})
+
+
+def _sample(feed: Feed, model: nn.Module, images: Chosen, *, batch: int, stop: Callable[[], bool]) -> Sample | None:
+    group, found = feed.group, []
+    draws = EvaluationBatches(len(images), batch=batch, rank=group.rank, world=group.world)
+    loader, pulse, nothing = feed.batches(images, draws), Pulse(group), torch.zeros(0, device=group.device)
+    for round_ in range(draws.rounds):
+        if round_ < len(draws):
+            with feed.precision.autocast():
+                found.append(feed.task.features(model, feed.place(next(loader))))
+        feed.alive()
+        if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
+            return None
+    gathered = [sample for part in group.gather([_plain(sample) for sample in found]) for sample in part]
+    joined = [Sample(*map(torch.from_numpy, rows)) for rows in gathered]
+    if sum(len(sample.images) for sample in joined) < 2:
+        raise DataError(
+            "vision.synthetic.gate: fewer than two images of a kind can be read: there is nothing to compare"
+        )
+    return Sample.joined(joined)
+
+
+def _plain(sample: Sample) -> tuple[Any, Any, Any]:
+    """As arrays, which need no memory that processes share."""
+    return sample.images.numpy(), sample.parts.numpy(), sample.labels.numpy()
+
+
+def check(gate: Gate, found: Fidelity) -> None:
+    """Raises FidelityError with every threshold that is not met."""
+    kid, auc, tstr, trtr = (float(value or 0) for value in (found.kid, found.auc, found.tstr, found.trtr))
+    misses = []
+    if gate.max_kid is not None and kid > float(gate.max_kid):
+        misses.append(f"KID is {kid:.4g}, more than maxKid {gate.max_kid}")
+    if gate.max_auc is not None and auc > float(gate.max_auc):
+        misses.append(f"a probe tells them from real ones with an AUC of {auc:.4g}, more than maxAuc {gate.max_auc}")
+    if gate.min_tstr_ratio is not None and tstr < float(gate.min_tstr_ratio) * trtr:
+        misses.append(
+            f"a probe that learned from them has an accuracy of {tstr:.4g}, from real ones {trtr:.4g}: less than "
+            f"minTstrRatio {gate.min_tstr_ratio}"
+        )
+    if misses:
+        raise FidelityError(
+            f"the synthetic images are too far from the real ones: {'; '.join(misses)}: see vision.synthetic"
+        )

@@ -19,6 +19,7 @@ from tests.trainer.scenes import detection_config, segmentation_config
 
 CLASSES = ("circle", "star")
 FOUND = Fidelity(kid="0.3", auc="0.97", tstr="0.5", trtr="0.8", gain="-0.01")
+RESNET = {"model": {"architecture": "resnet18"}}
 FIELDS = {"imageSize": 32, "batchSize": 16, "workers": 0, "schedule": {"epochs": 1}}
 
 
@@ -29,7 +30,7 @@ def _one_thread():
 
 
 def gated(**gate):
-    return {"source": "Scenes", "gate": {"images": 48, **gate}}
+    return {"source": "Scenes", "gate": {"images": 40, **gate}}
 
 
 def fidelity_of(config) -> Fidelity:
@@ -68,9 +69,10 @@ def test_scenes_are_like_scenes_and_unlike_blurred_ones(kind, tmp_path):
         "detection": (write_coco, detection_config),
     }[kind]
     write(tmp_path / "data", Recipe(size=(32, 32), classes=CLASSES, objects=objects), {"train": 60, "val": 48})
-    good = fidelity_of(make(tmp_path / "data", tmp_path / "good", **FIELDS, synthetic=gated()))
+    fields = FIELDS | (RESNET if kind == "classification" else {})
+    good = fidelity_of(make(tmp_path / "data", tmp_path / "good", **fields, synthetic=gated()))
     knobs = {"texture": "0", "light": "0", "noise": "0", "blur": "8"}
-    bad = fidelity_of(make(tmp_path / "data", tmp_path / "bad", **FIELDS, synthetic=gated() | {"scenes": knobs}))
+    bad = fidelity_of(make(tmp_path / "data", tmp_path / "bad", **fields, synthetic=gated() | {"scenes": knobs}))
     assert float(good.kid) < 0.1 * float(bad.kid)
     assert float(good.auc) < 0.75 < float(bad.auc)
 
@@ -81,7 +83,7 @@ def test_scenes_do_not_pass_for_other_images_and_nothing_is_trained(tmp_path):
         for name, color in zip(CLASSES, ((40, 60, 220), (210, 40, 30)), strict=True):
             write_class(tmp_path / "data" / split / name, color, 24)
     config = vision_config(
-        tmp_path / "data", tmp_path / "run", **FIELDS, synthetic=gated(maxAuc="0.9", minTstrRatio="0.8")
+        tmp_path / "data", tmp_path / "run", **FIELDS, **RESNET, synthetic=gated(maxAuc="0.9", minTstrRatio="0.8")
     )
     host = Host()
     with pytest.raises(
@@ -99,7 +101,7 @@ def test_two_processes_find_what_one_does_and_a_checkpoint_keeps_it(tmp_path):
         tmp_path / "data", Recipe(size=(32, 32), classes=CLASSES, objects=(1, 1)), {"train": 40, "val": 40}
     )
     noisy((1, 2, 3)).save(tmp_path / "data/val/star/unlike.png")
-    config = vision_config(tmp_path / "data", tmp_path / "run", **FIELDS, synthetic=gated())
+    config = vision_config(tmp_path / "data", tmp_path / "run", **FIELDS, **RESNET, synthetic=gated())
     alone = fidelity_of(config)
     (end, _) = together(2, members.task_member, config)
     assert end["reason"] == "Completed"

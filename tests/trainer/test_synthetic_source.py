@@ -45,7 +45,8 @@ def data(kind, tmp_path_factory) -> Path:
 
 
 def config_of(kind: str, data: Path, run: Path, **vision):
-    return CONFIGS[kind](data, run, **{**GENTLE, **vision})
+    model = {"model": {"architecture": "resnet18"}} if kind == "classification" else {}
+    return CONFIGS[kind](data, run, **{**GENTLE, **model, **vision})
 
 
 def item_of(task, ref):

@@ -20,6 +20,7 @@ NAMES = (
     "memory_format",
     "pruning",
     "search",
+    "synthetic",
     "transfer",
 )
 LONG = ("chaos", "scale")

@@ -1201,6 +1201,7 @@ STATUS: dict[str, Any] = {
         "etaHighSeconds": 1020,
         "eta": "15m (14m-17m)",
         "checkpointStep": 80,
+        "straggler": {"rank": 3, "ratio": "1.8"},
         "stepTime": _MOMENT,
         "reportTime": _MOMENT,
         "metrics": [{"name": "val/top1", "value": "0.91"}],

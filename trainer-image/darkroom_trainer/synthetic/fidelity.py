@@ -83,7 +83,7 @@ def figures(synthetic: Sample, real: Sample, val: Sample) -> Figures:
 
 def _standardised(sample: Sample, real: Sample) -> Sample:
     mean = real.images.double().mean(dim=0)
-    scale = real.images.double().var(dim=0).mean().sqrt().clamp(min=1e-12)
+    scale = real.images.double().var(dim=0).mean().sqrt().clamp(min=1e-30)  # of a fresh network, features may be tiny
     return Sample((sample.images.double() - mean) / scale, (sample.parts.double() - mean) / scale, sample.labels)
 
 

@@ -40,12 +40,12 @@ def test_a_pod_keeps_where_it_is_and_how_it_fares():
 def test_a_job_keeps_whether_it_is_held_and_how_it_ended():
     job = {
         "metadata": {"name": "flowers-1", "managedFields": []},
-        "spec": {"suspend": True, "parallelism": 4, "template": {"spec": {"containers": []}}},
+        "spec": {"suspend": True, "completions": 4, "parallelism": 4, "template": {"spec": {"containers": []}}},
         "status": {"startTime": "2026-01-01T00:00:00Z", "active": 4, "conditions": []},
     }
     assert trimmed(job, "Job") == {
         "metadata": {"name": "flowers-1"},
-        "spec": {"suspend": True, "parallelism": 4},
+        "spec": {"suspend": True, "completions": 4, "parallelism": 4},
         "status": {"startTime": "2026-01-01T00:00:00Z", "conditions": []},
     }
 

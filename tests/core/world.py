@@ -14,6 +14,7 @@ from darkroom_api.report import LiveReport, Reason, TerminationMessage
 from darkroom_operator.core.conditions import timestamp
 from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.training_job.plan import plan
+from darkroom_operator.core.trimming import trimmed
 from darkroom_operator.core.types import Channel, Children, Event, Facts, Live, Plan, Precedent, Refusal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -61,9 +62,10 @@ class World:
     # --- the shell's part ---
 
     def facts(self) -> Facts:
+        """As the caches have it: trimmed to what they keep."""
         children = Children(
-            jobs=tuple(self.jobs.values()),
-            pods=tuple(self.pods.values()),
+            jobs=tuple(trimmed(job, "Job") for job in self.jobs.values()),
+            pods=tuple(trimmed(pod, "Pod") for pod in self.pods.values()),
             services=tuple(self.services.values()),
             network_policies=tuple(self.network_policies.values()),
             workloads=tuple(self.workloads.values()),

@@ -9,7 +9,7 @@ from typing import Any
 
 from darkroom_operator.core.types import Body
 
-_KEPT: Mapping[str, tuple[str, ...]] = {"Job": ("parallelism", "suspend"), "Pod": ("nodeName",)}
+_KEPT: Mapping[str, tuple[str, ...]] = {"Job": ("completions", "parallelism", "suspend"), "Pod": ("nodeName",)}
 """Fields of `spec`; of other kinds all are kept."""
 _SEEN: Mapping[str, tuple[str, ...]] = {
     "Job": ("conditions", "startTime"),

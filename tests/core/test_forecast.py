@@ -144,3 +144,12 @@ def test_what_a_job_has_measured_is_read_from_its_status():
     assert measured_by(told).precedent == Precedent("flowers", MEASURED)
     assert measured_by(body()) is None
     assert measured_by(body() | {"status": {"stepTimes": {"compute": "of a newer version"}}}) is None
+
+
+def test_a_lifetime_is_no_forecast():
+    world = running(**EPOCHS)
+    world.report(
+        step_times=MEASURED.model_copy(update={"compute": "900000000", "low": "900000000", "high": "900000000"})
+    )
+    world.settle()
+    assert "forecast" not in world.status

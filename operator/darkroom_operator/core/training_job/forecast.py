@@ -17,6 +17,7 @@ from darkroom_operator.core.types import Body, Precedent
 
 NODES = (1, 2, 4, 8)
 _WORK = ("profile", "resourcesPerNode", "numProcPerNode", "container")
+_LIFETIME = 100 * 365 * 86400.0
 _NO_MATTER = ("schedule", "seed", "optimizer")
 """Of `vision`: what changes no step's time, or hardly."""
 
@@ -39,7 +40,10 @@ def _epochs(spec: TrainingJobSpec, status: TrainingJobStatus) -> int:
     return spec.vision.schedule.epochs if spec.vision else status.progress.epochs if status.progress else 0
 
 
-def _forecast(spec: TrainingJobSpec, profile: Profile, measured: StepTimes, epochs: int, origin: str) -> Forecast:
+def _forecast(
+    spec: TrainingJobSpec, profile: Profile, measured: StepTimes, epochs: int, origin: str
+) -> Forecast | None:
+    """None where it would take a lifetime on any number of nodes: whoever measured that did not measure steps."""
     save_every = float((spec.checkpoint or CheckpointPolicy()).every_seconds)
     most = min(profile.max_nodes or NODES[-1], NODES[-1])
     wanted = {nodes for nodes in NODES if nodes <= most and scaling.can_use(measured, nodes)}
@@ -47,6 +51,9 @@ def _forecast(spec: TrainingJobSpec, profile: Profile, measured: StepTimes, epoc
         nodes: scaling.duration_at(measured, nodes=nodes, epochs=epochs, save_every=save_every)
         for nodes in sorted(wanted | {measured.nodes, spec.nodes})
     }
+    found = {nodes: seconds for nodes, seconds in found.items() if seconds.high < _LIFETIME}
+    if not found:
+        return None
     return Forecast(
         basis=f"{origin} on {_count(measured.nodes, 'node')} ({_count(measured.processes, 'process')}); {_assumed(measured)}",
         by_nodes=[_on(nodes, seconds, spec, profile) for nodes, seconds in found.items()],

@@ -104,7 +104,14 @@ def restricted(cluster: Cluster) -> str:
     return name
 
 
+def is_dashboards(obj: Object) -> bool:
+    return bool(obj["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "dashboard")
+
+
 def only(objects: list[Object], kind: str, name: str | None = None) -> Object:
-    """The one object of a kind."""
-    (found,) = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    """The one object of a kind; without a name, that of the operator and not of the sweeps' dashboard."""
+    wanted = [
+        o for o in objects if o["kind"] == kind and (o["metadata"]["name"] == name if name else not is_dashboards(o))
+    ]
+    (found,) = wanted
     return found

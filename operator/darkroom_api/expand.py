@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from darkroom_api.automl import expand, manifest
 from darkroom_api.v1alpha1.auto import AutoSweep
+from darkroom_api.v1alpha1.common import describe_errors
 
 
 class NotAutomatic(ValueError):  # noqa: N818 - reads as what it is
@@ -30,10 +31,7 @@ def expanded(document: Any) -> dict[str, Any]:
     try:
         sweep = AutoSweep.from_wire(json.dumps(document["spec"]))
     except ValidationError as error:
-        lines = (
-            f"spec.{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors()
-        )
-        raise NotAutomatic("; ".join(lines)) from error
+        raise NotAutomatic("; ".join(describe_errors(error, "spec"))) from error
     meta = document.get("metadata") or {}
     return manifest(str(meta.get("name", "sweep")), meta.get("namespace"), expand(sweep))
 

@@ -15,7 +15,7 @@ from darkroom_api import names
 from darkroom_api.convert.jobs import JOBS, QUEUE_LABEL
 from darkroom_api.convert.source import ConversionError, Lost, Source
 from darkroom_api.convert.sweeps import experiment, optimization_job
-from darkroom_api.v1alpha1.common import Model
+from darkroom_api.v1alpha1.common import Model, describe_errors
 from darkroom_api.v1alpha1.training_job import NAME_RULE, TrainingJobSpec
 from darkroom_api.v1alpha1.tuning_sweep import SWEEP_NAME_RULE, TuningSweepSpec
 
@@ -75,8 +75,5 @@ def _check(model: type[Model], spec: Mapping[str, Any]) -> None:
     try:
         model.from_wire(json.dumps(spec))
     except ValidationError as error:
-        lines = [
-            f"spec.{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
-        raise ConversionError("what comes out would be refused: " + "; ".join(lines)) from error
+        problems = "; ".join(describe_errors(error, "spec"))
+        raise ConversionError(f"what comes out would be refused: {problems}") from error

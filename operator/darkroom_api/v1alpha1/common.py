@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -101,3 +101,14 @@ Quantity = Annotated[
 def whole_number(value: int | str) -> bool:
     """Whether a quantity is a plain count, which is all that devices such as GPUs allow."""
     return isinstance(value, int) or re.fullmatch(r"[0-9]+", value) is not None
+
+
+def describe_errors(error: ValidationError, root: str) -> list[str]:
+    """One line per problem, each with the path of the field as the user wrote it."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join([root, *(str(part) for part in problem["loc"])])
+        unknown = problem["type"] == "extra_forbidden"
+        text = "no such field in this version" if unknown else problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{path}: {text}")
+    return lines

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from darkroom_api.v1alpha1.common import DNS_SUBDOMAIN, Decimal, DnsLabel, Model, Quantity, whole_number
+from darkroom_api.v1alpha1.common import (
+    DNS_SUBDOMAIN,
+    Decimal,
+    DnsLabel,
+    Model,
+    Quantity,
+    describe_errors,
+    whole_number,
+)
 
 DEFAULT_ACCELERATORS = [
     "nvidia.com/gpu",
@@ -148,14 +156,3 @@ def parse_profiles(text: str) -> dict[str, Profile]:
         raise ValueError(f"profiles are not YAML: {error}") from error
     except ValidationError as error:
         raise ValueError("; ".join(describe_errors(error, "profiles"))) from error
-
-
-def describe_errors(error: ValidationError, root: str) -> list[str]:
-    """One line per problem, each with the path of the field as the user wrote it."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join([root, *(str(part) for part in problem["loc"])])
-        unknown = problem["type"] == "extra_forbidden"
-        text = "no such field in this version" if unknown else problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{path}: {text}")
-    return lines

@@ -12,6 +12,7 @@ from darkroom_api.report import ExitCode
 from darkroom_api.v1alpha1.scheduling import Gang, Scheduling
 from darkroom_api.v1alpha1.training_job import STALL_SECONDS, Launcher, TrainingJobSpec
 from darkroom_api.v1alpha1.vision import CheckpointPolicy, TrainerConfig
+from darkroom_operator.core.ownership import child_metadata
 from darkroom_operator.core.profile import NetworkPolicy, Profile
 from darkroom_operator.core.training_job import budget, gangs
 from darkroom_operator.core.training_job.observe import MAIN_CONTAINER, Job
@@ -194,15 +195,7 @@ def signed(job: Object, signature: str) -> Object:
 
 
 def _metadata(owner: Owner, name: str, labels: dict[str, str]) -> Object:
-    reference = {
-        "apiVersion": names.API_VERSION,
-        "kind": "TrainingJob",
-        "name": owner.name,
-        "uid": owner.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {"name": name, "namespace": owner.namespace, "labels": labels, "ownerReferences": [reference]}
+    return child_metadata("TrainingJob", owner.name, owner.uid, namespace=owner.namespace, name=name, labels=labels)
 
 
 def _labels(owner: Owner, spec: TrainingJobSpec) -> dict[str, str]:

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from darkroom_api import names
 from darkroom_api.report import TerminationMessage
+from darkroom_api.v1alpha1.common import describe_errors
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.training_job_status import TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
-from darkroom_operator.core.profile import Profile, describe_errors
+from darkroom_operator.core.profile import Profile
 from darkroom_operator.core.types import Body, Channel, Children, Facts, Live, Precedent, Refusal
 
 MAIN_CONTAINER = "trainer"

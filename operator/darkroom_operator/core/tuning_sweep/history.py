@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.common import describe_errors
 from darkroom_api.v1alpha1.training_job_status import Point, TrainingJobStatus
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord, TuningSweepStatus
 from darkroom_operator.core.conditions import parse_time
-from darkroom_operator.core.profile import describe_errors
 from darkroom_operator.core.training_job.observe import leave_of, stored_status
 from darkroom_operator.core.tuning_sweep import auto, ledger, prune, space
 from darkroom_operator.core.tuning_sweep.curves import Curve, curve_text, in_seconds, of_points, parse_curve

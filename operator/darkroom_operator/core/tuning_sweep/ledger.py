@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from darkroom_api import names
 from darkroom_api.v1alpha1.tuning_sweep_status import LedgerPage, TrialRecord
+from darkroom_operator.core.ownership import sweep_child_metadata
 from darkroom_operator.core.types import Body
 
 KEPT_ROWS, KEPT_BYTES = 1000, 256 * 1024
@@ -61,25 +61,7 @@ def page(sweep: str, namespace: str, uid: str, rows: Sequence[TrialRecord]) -> d
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": page_name(sweep, rows[0].number),
-            "namespace": namespace,
-            "labels": {
-                names.LABEL_SWEEP: sweep,
-                names.LABEL_SWEEP_UID: uid,
-                names.LABEL_MANAGED_BY: names.MANAGED_BY,
-            },
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": "TuningSweep",
-                    "name": sweep,
-                    "uid": uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-        },
+        "metadata": sweep_child_metadata(sweep, uid, namespace=namespace, name=page_name(sweep, rows[0].number)),
         "immutable": True,
         "data": {KEY: "\n".join(map(_line, rows))},
     }

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from darkroom_api import names
+from darkroom_api.v1alpha1.common import describe_errors
 from darkroom_api.v1alpha1.search_space import Place
 from darkroom_api.v1alpha1.training_job import TrainingJobSpec
 from darkroom_api.v1alpha1.trial_paths import keys_of, value_at
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
-from darkroom_operator.core.profile import describe_errors
+from darkroom_operator.core.ownership import sweep_child_metadata
 from darkroom_operator.core.tuning_sweep.history import Observed
 from darkroom_operator.core.tuning_sweep.space import Configuration, active
 from darkroom_operator.core.tuning_sweep.suggest import Suggestion
@@ -85,28 +86,10 @@ def _set(wire: Object, path: list[str], value: str | int | bool) -> None:
 
 
 def _job(seen: Observed, name: str, spec: Mapping[str, Any]) -> Object:
+    metadata = sweep_child_metadata(seen.name, seen.uid, namespace=seen.namespace, name=name)
     return {
         "apiVersion": names.API_VERSION,
         "kind": "TrainingJob",
-        "metadata": {
-            "name": name,
-            "namespace": seen.namespace,
-            "labels": {
-                names.LABEL_SWEEP: seen.name,
-                names.LABEL_SWEEP_UID: seen.uid,
-                names.LABEL_MANAGED_BY: names.MANAGED_BY,
-            },
-            "annotations": {},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": "TuningSweep",
-                    "name": seen.name,
-                    "uid": seen.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-        },
+        "metadata": metadata | {"annotations": {}},
         "spec": dict(spec),
     }

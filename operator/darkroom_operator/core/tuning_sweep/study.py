@@ -7,14 +7,12 @@ from datetime import datetime
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_operator.core.tuning_sweep.history import Observed, SweepFacts, observe
 from darkroom_operator.core.tuning_sweep.objects import trial_name
-from darkroom_operator.core.tuning_sweep.prune import is_maximized
-from darkroom_operator.core.tuning_sweep.suggest import ended
+from darkroom_operator.core.tuning_sweep.suggest import directions, ended, shares
 from darkroom_operator.core.types import Body
 
 
@@ -63,11 +61,7 @@ def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
 def fill(storage: BaseStorage, sweeps: Iterable[Seen]) -> None:
     """A study for each sweep, in their order."""
     for sweep in sweeps:
-        directions = [
-            StudyDirection.MAXIMIZE if is_maximized(o.direction) else StudyDirection.MINIMIZE
-            for o in sweep.spec.objectives
-        ]
-        study = optuna.create_study(storage=storage, study_name=sweep.name, directions=directions)
+        study = optuna.create_study(storage=storage, study_name=sweep.name, directions=directions(sweep.spec))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names of metrics are experimental, which the version pin holds still
             study.set_metric_names([objective.metric for objective in sweep.spec.objectives])
@@ -76,15 +70,10 @@ def fill(storage: BaseStorage, sweeps: Iterable[Seen]) -> None:
 
 
 def importances(sweep: Seen) -> dict[str, float]:
-    """Share of each parameter in the differences of the first objective (PED-ANOVA); empty where there is too little."""
+    """Share of each parameter in the differences of the first objective; empty where there is too little."""
     done = [trial for trial in sweep.trials if trial.state == TrialState.COMPLETE]
     if len(done) < 4:
         return {}
     storage = optuna.storages.InMemoryStorage()
     fill(storage, [sweep])
-    study = optuna.load_study(study_name=sweep.name, storage=storage)
-    target = None if len(sweep.spec.objectives) == 1 else lambda trial: float(trial.values[0])
-    try:
-        return dict(optuna.importance.get_param_importances(study, target=target))
-    except (ValueError, RuntimeError):
-        return {}  # no parameter that all of them have, or values that do not differ
+    return shares(optuna.load_study(study_name=sweep.name, storage=storage))

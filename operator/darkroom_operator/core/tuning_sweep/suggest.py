@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom_api.v1alpha1.search_space import Parameter, Scale
-from darkroom_api.v1alpha1.tuning_sweep import Algorithm, AlgorithmName, Constraint, Objective, TuningSweepSpec
+from darkroom_api.v1alpha1.tuning_sweep import Algorithm, AlgorithmName, Constraint, TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep import evolution, space
 from darkroom_operator.core.tuning_sweep.curves import parse_curve
@@ -70,13 +70,16 @@ def suggest(
     """
     if space.size(spec.parameters, FINITE) is None and spec.algorithm.name != AlgorithmName.GRID:
         return _ask(spec, _seed(f"{seed}/{number}/0"), number, records, pending, pages)
-    recorded = (*(row for page in pages for row in page.rows), *records)
-    seen = {_identity(r.parameters) for r in recorded} | {_identity(t.parameters) for t in pending}
+    seen = {_identity(r.parameters) for r in _all(pages, records)} | {_identity(t.parameters) for t in pending}
     for draw in range(0 if spec.algorithm.name == AlgorithmName.GRID else REDRAWS):
         suggestion = _ask(spec, _seed(f"{seed}/{number}/{draw}"), number, records, pending, pages)
         if _identity(suggestion.parameters) not in seen:
             return suggestion
     return _untried(spec.parameters, seen)
+
+
+def _all(pages: Sequence[Page], records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [*(row for page in pages for row in page.rows), *records]
 
 
 def _untried(parameters: Sequence[Parameter], seen: set[tuple[tuple[str, str], ...]]) -> Suggestion | None:
@@ -115,16 +118,15 @@ def _ask(
     pending: Sequence[Pending],
     pages: Sequence[Page],
 ) -> Suggestion:
-    records = (*(row for page in pages for row in page.rows), *recent)
+    records = _all(pages, recent)
     given = spec.warm_start.configurations if spec.warm_start else []
     fixed = given[number] if number < len(given) else {}
     algorithm = algorithm_now(spec, records)
     if algorithm == AlgorithmName.CMAES and not fixed:
         return Suggestion(*evolution.ask(spec, seed, records))
-    directions = [_direction(objective) for objective in spec.objectives]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of experimental and deprecated parts, which the version pin holds still
-        study = optuna.create_study(directions=directions, sampler=_sampler(spec.algorithm, algorithm, seed))
+        study = optuna.create_study(directions=directions(spec), sampler=_sampler(spec.algorithm, algorithm, seed))
         for past in _history(spec, number, recent, pending, pages):
             study.add_trial(past)
         if fixed:
@@ -143,21 +145,32 @@ def importances(
     """Each parameter's share in what made the better trials good; None where there is no saying."""
     if len(spec.objectives) > 1:
         return None
-    known = [*(row for page in pages for row in page.rows), *records]
+    known = _all(pages, records)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = optuna.create_study(direction=_direction(spec.objectives[0]))
+        study = optuna.create_study(directions=directions(spec))
         for past in _history(spec, max((record.number for record in known), default=-1) + 1, records, (), pages):
             study.add_trial(past)
-        try:
-            found = optuna.importance.get_param_importances(study)
-        except (ValueError, RuntimeError):
-            return None  # all of one value
+        found = shares(study)
     return {name: f"{share:.4f}" for name, share in found.items()} or None
 
 
-def _direction(objective: Objective) -> StudyDirection:
-    return StudyDirection.MAXIMIZE if is_maximized(objective.direction) else StudyDirection.MINIMIZE
+def shares(study: optuna.Study) -> dict[str, float]:
+    """Of each parameter in the differences of the first objective (PED-ANOVA); empty where there is no saying: no parameter
+    that all trials have, or values that do not differ."""
+    target = None if len(study.directions) == 1 else lambda trial: float(trial.values[0])
+    try:
+        return dict(optuna.importance.get_param_importances(study, target=target))
+    except (ValueError, RuntimeError):
+        return {}
+
+
+def directions(spec: TuningSweepSpec) -> list[StudyDirection]:
+    """Of the objectives, as a study has them."""
+    return [
+        StudyDirection.MAXIMIZE if is_maximized(objective.direction) else StudyDirection.MINIMIZE
+        for objective in spec.objectives
+    ]
 
 
 def _draw(trial: optuna.Trial, parameter: Parameter) -> float | int | str:

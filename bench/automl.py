@@ -5,15 +5,11 @@ training's accuracy on images that neither a training nor the choice between the
 """
 
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from localcluster import Cluster
 from scripts import demo
-from scripts.digits import write_digits
-from scripts.images import build
 from tests.kube import Kube
 
 NAMESPACE = "bench-automl"
@@ -37,30 +33,14 @@ SWEEP = {
 
 def run() -> dict[str, Any]:
     """What the sweep came to."""
-    cluster = Cluster("bench-automl")
-    cluster.up(nodes="real")
+    cluster = Cluster(NAMESPACE)
     try:
-        kube = _prepare(cluster)
+        demo.install(demo.embedded(NAMESPACE, NAMESPACE))
+        kube = Kube(cluster.kubeconfig)
         kube.create(SWEEP, NAMESPACE)
         return _findings(kube, _finished(kube))
     finally:
         cluster.down()
-
-
-def _prepare(cluster: Cluster) -> Kube:
-    images = {}
-    for name in ("operator", "trainer"):
-        for archive in build(name):
-            cluster.load(archive.path)
-            images[name] = archive.reference
-    with tempfile.TemporaryDirectory() as folder:
-        write_digits(Path(folder))
-        cluster.volume("digits", namespace=NAMESPACE, source=Path(folder), read_only=True)
-    cluster.volume("runs", namespace=NAMESPACE)
-    path = f"{cluster.bin}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
-    demo.install(demo.Target(environment, images["operator"], images["trainer"]))
-    return Kube(cluster.kubeconfig)
 
 
 def _finished(kube: Kube) -> dict[str, Any]:

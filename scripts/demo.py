@@ -69,24 +69,24 @@ def say(text: str) -> None:
     print(f"[demo {time.monotonic() - BEGAN:4.0f}s] {text}", flush=True)
 
 
-def embedded() -> Target:
-    """A cluster on this machine, with both images and the two volumes."""
+def embedded(name: str = "demo", namespace: str = NAMESPACE) -> Target:
+    """A cluster on this machine, with both images and the two volumes in a namespace."""
     say("cluster: Kubernetes on this machine (localcluster, one node)")
-    cluster = Cluster("demo")
+    cluster = Cluster(name)
     cluster.up(nodes="real")
     images = {}
-    for name in ("operator", "trainer"):
+    for image in ("operator", "trainer"):
         say(
-            f"image: {name} (cold: {'1 minute' if name == 'operator' else 'about 6 minutes, torch is large'}; then seconds)"
+            f"image: {image} (cold: {'1 minute' if image == 'operator' else 'about 6 minutes, torch is large'}; then seconds)"
         )
-        for archive in build(name):
+        for archive in build(image):
             cluster.load(archive.path)
-            images[name] = archive.reference
+            images[image] = archive.reference
     say("volumes: 1,797 real images of digits as PNG files in claim digits; claim runs for results")
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder))
-        cluster.volume("digits", namespace=NAMESPACE, source=Path(folder), read_only=True)
-    cluster.volume("runs", namespace=NAMESPACE)
+        cluster.volume("digits", namespace=namespace, source=Path(folder), read_only=True)
+    cluster.volume("runs", namespace=namespace)
     path = f"{cluster.bin}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
     return Target(environment, images["operator"], images["trainer"])

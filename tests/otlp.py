@@ -1,14 +1,13 @@
 """A collector of OpenTelemetry traces for tests: OTLP over HTTP, decoded by the official protobuf."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.served import Served, SilentHandler
 
 
 class Span(NamedTuple):
@@ -29,7 +28,7 @@ class Span(NamedTuple):
         return self.end - self.start
 
 
-class Collector:
+class Collector(Served):
     """Takes every request, or refuses every one of them with `refuse` as its status."""
 
     def __init__(self) -> None:
@@ -38,41 +37,22 @@ class Collector:
         self.refused = 0
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+        class Handler(SilentHandler):
+            def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
+                body = self.body()
                 assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
                 if collector.refuse:
                     collector.refused += 1
                 else:
                     collector.spans += decoded(body)
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(collector.refuse or 200)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                self.answer(collector.refuse or 200, ExportTraceServiceResponse().SerializeToString())
 
-            def log_message(self, *_: Any) -> None:
-                """Silence."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
-        self.endpoint = f"http://127.0.0.1:{self._http.server_address[1]}/v1/traces"
+        super().__init__(Handler)
+        self.endpoint = f"http://127.0.0.1:{self.port}/v1/traces"
 
     def trace(self, trace_id: str) -> list[Span]:
         """All spans of one trace that came, in their order."""
         return [span for span in self.spans if span.trace == trace_id]
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
 
 def decoded(body: bytes) -> list[Span]:

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from darkroom_api import names
 from darkroom_operator.shell.certificates import make_authority, make_leaf
 from tests.kube import Kube
+from tests.served import Served, SilentHandler
 
 PATH = "/v1/training-jobs/uid-of-flowers/attempts/1/reports"
 
@@ -32,7 +31,7 @@ class Received:
     at: float = field(default_factory=time.monotonic)
 
 
-class ReportServer:
+class ReportServer(Served):
     """HTTPS on the loopback; `answer` makes the reply of a report, as status and body."""
 
     authority = make_authority(datetime.now(UTC))
@@ -44,26 +43,17 @@ class ReportServer:
         self.token.write_text("a-token")
         server, reports = self, threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        class Handler(SilentHandler):
+            def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
+                body = json.loads(self.body())
                 with reports:
                     one = Received(self.path, self.headers["Authorization"], body)
                     server.received.append(one)
                     status, reply = server.answer(one)
-                text = json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                self.answer(status, json.dumps(reply).encode())
 
-            def log_message(self, *_: Any) -> None:
-                """Silence."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        super().__init__(Handler, port=port)
         self._http.socket = self._context().wrap_socket(self._http.socket, server_side=True)
-        self.port = self._http.server_address[1]
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -78,17 +68,6 @@ class ReportServer:
     def environ(self) -> dict[str, str]:
         """What the operator would put into a pod."""
         return environ(self.port, self.token)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
 
 def environ(port: int, token: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from darkroom_trainer.checkpoint import MANIFEST, OWNER, STATE, WEIGHTS, Checkpoints
+from darkroom_trainer.endings import export
 from darkroom_trainer.errors import ConfigError, DataError, StorageError
 from darkroom_trainer.state import check_identity, identity
 from darkroom_trainer.train import Host, Run
@@ -223,7 +224,7 @@ def test_a_model_that_finds_no_space_names_its_folder(small_volume):
     run = Run(config, Toy(config), Host())
     (small_volume / "ballast").write_bytes(bytes(shutil.disk_usage(small_volume).free))
     with pytest.raises(StorageError, match=r"model could not be written to .*run/model: no space left"):
-        run._export({})
+        export(run, run.learner.judged, {}, epoch=1)
 
 
 def test_a_read_only_volume_is_found_out_before_training(small_volume):

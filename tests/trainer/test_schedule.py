@@ -138,7 +138,7 @@ def test_ema_follows_the_formula_and_copies_counters():
         for parameter in model.parameters():
             parameter.add_(1.0)
     model[1].num_batches_tracked += 7
-    ema.update(ema.model.state_dict(), model.state_dict(), 0)
+    ema.update(ema.model.state_dict(), model.state_dict())
     for name, tensor in ema.model.state_dict().items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, 0.5 * before[name] + 0.5 * model.state_dict()[name])
@@ -157,6 +157,6 @@ def test_ema_of_a_short_run_is_not_its_initial_weights():
         for parameter in model.parameters():
             parameter.fill_(1.0)
     for _ in range(100):
-        ema.update(ema.model.state_dict(), model.state_dict(), 0)
+        ema.update(ema.model.state_dict(), model.state_dict())
     assert all((parameter > 0.99).all() for parameter in ema.model.parameters())
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,14 @@ class Clock:
         return dict(self._totals)
 
 
+def tenths(values: Sequence[float]) -> tuple[float, float] | None:
+    """What all but a tenth of the windows reached, and what only a tenth did; None while there are few."""
+    if len(values) < _FEW_WINDOWS:
+        return None
+    low, *_, high = quantiles(values, n=10, method="inclusive")
+    return low, high
+
+
 class Throughput:
     """Images per second as the median of recent windows: one slow window (a neighbour, a page cache) changes nothing."""
 
@@ -113,10 +121,7 @@ class Throughput:
     @property
     def spread(self) -> tuple[float, float] | None:
         """The speeds that all but a tenth, and that only a tenth, of the windows reached; None while there are few."""
-        if len(self._rates) < _FEW_WINDOWS:
-            return None
-        tenths = quantiles(self._rates, n=10, method="inclusive")
-        return tenths[0], tenths[-1]
+        return tenths(self._rates)
 
 
 @dataclass(frozen=True)

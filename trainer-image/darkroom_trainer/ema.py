@@ -31,14 +31,13 @@ class Ema:
         """As `vision.ema` wants it; absent: none."""
         return cls(model, decay=float(wanted.decay), batch=batch, every=wanted.every_steps) if wanted else None
 
-    @torch.no_grad()
-    def update(self, ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], step: int) -> None:
-        """After optimizer step number `step`, counted from 0; does nothing if none is due.
+    def is_due(self, step: int) -> bool:
+        """Whether to update after optimizer step number `step`, counted from 0."""
+        return (step + 1) % self._every == 0
 
-        What this process holds of the average follows the same of the network.
-        """
-        if (step + 1) % self._every:
-            return
+    @torch.no_grad()
+    def update(self, ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
+        """What this process holds of the average follows the same of the network."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]

@@ -1,17 +1,14 @@
 """Metrics of a whole split, the same at any number of processes."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from darkroom_trainer.data.sampler import EvaluationBatches
 from darkroom_trainer.features import Features
 from darkroom_trainer.feed import Feed
-from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.summary.review import Reviewer
-from darkroom_trainer.tasks.base import ImageSet
+from darkroom_trainer.tasks.base import Batch, ImageSet, SampleRef
 
 
 class Evaluator:
@@ -20,8 +17,8 @@ class Evaluator:
     Padding shards to equal length, as a distributed sampler does, counts some samples twice and biases the metric.
     """
 
-    def __init__(self, feed: Feed, *, batch: int) -> None:
-        self._feed, self._batch = feed, batch
+    def __init__(self, feed: Feed, *, batch: int, reviews: bool) -> None:
+        self._feed, self._batch, self._reviews = feed, batch, reviews
         self.reviewer = Reviewer()
         """Of the newest evaluation."""
 
@@ -34,33 +31,20 @@ class Evaluator:
         `model` is left in evaluation mode. Every process must call this at the same place.
         """
         model.eval()
-        self.reviewer = Reviewer()
-        totals = self._feed.task.new_totals(self._feed.group.device)
-        if not self._count(model, split, images, totals, stop):
+        self.reviewer, feed = Reviewer(), self._feed
+        totals = feed.task.new_totals(feed.group.device)
+
+        def count(refs: Sequence[SampleRef], batch: Batch) -> None:
+            feed.corrupt.note(split, batch.corrupt)
+            with feed.precision.autocast():
+                verdicts = feed.task.evaluate(model, batch, totals)
+            if verdicts and self._reviews:
+                self.reviewer.add(refs, verdicts, batch.valid)
+
+        if not feed.each(images, batch=self._batch, stop=stop, work=count):
             return None
-        if any(self._feed.group.gather(self._feed.corrupt.news)):
-            self._feed.corrupt.exchange()
-        task, group = self._feed.task, self._feed.group
+        if any(feed.group.gather(feed.corrupt.news)):
+            feed.corrupt.exchange()
+        task, group = feed.task, feed.group
         merged = task.merge(totals, group)
         return group.share(lambda: task.metrics(merged))
-
-    def _count(
-        self, model: nn.Module, split: str, images: ImageSet | Features, totals: Any, stop: Callable[[], bool]
-    ) -> bool:
-        """All processes go through equally many rounds, so that they can agree to leave between two."""
-        rank, world, device = self._feed.group.rank, self._feed.group.world, self._feed.group.device
-        batches = EvaluationBatches(len(images), batch=self._batch, rank=rank, world=world)
-        loader = self._feed.batches(images, batches)
-        pulse, nothing = Pulse(self._feed.group), torch.zeros(0, device=device)
-        for round_ in range(batches.rounds):
-            if round_ < len(batches):
-                batch = self._feed.place(next(loader))
-                self._feed.corrupt.note(split, batch.corrupt)
-                with self._feed.precision.autocast():
-                    verdicts = self._feed.task.evaluate(model, batch, totals)
-                if verdicts:
-                    self.reviewer.add(batches[round_], verdicts, batch.valid)
-            self._feed.alive()
-            if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
-                return False
-        return True

@@ -19,6 +19,7 @@ from torch import nn
 
 from darkroom_api.report import Artifact
 from darkroom_trainer.errors import ConfigError, StorageError, is_full
+from darkroom_trainer.files import replace
 from darkroom_trainer.tasks import exported_kind, make_exported
 from darkroom_trainer.weights import copy_into, file_digest
 
@@ -108,14 +109,13 @@ def _has(content: Any, dotted: str) -> bool:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, flush to the disk, and rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Flushed to the disk before it takes its place."""
+
+    def flushed(temporary: Path) -> None:
         write(temporary)
         _sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    replace(path, flushed)
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from darkroom_trainer.errors import StorageError, is_full
+from darkroom_trainer.files import replace_text
 from darkroom_trainer.tasks.base import Batch, SampleRef
 
 FORMAT = 1
@@ -80,12 +81,10 @@ class FeatureFile:
 
     def note(self, facts: Facts) -> None:
         """Say what is there, after the rows themselves are on the disk; raises StorageError."""
-        temporary = self._facts.with_name(f".{self._facts.name}.{os.getpid()}.tmp")
         try:
             with self._rows.open("r+b") as file:
                 os.fsync(file.fileno())
-            temporary.write_text(json.dumps({"format": FORMAT, "features": asdict(facts)}), encoding="utf-8")
-            temporary.replace(self._facts)
+            replace_text(self._facts, json.dumps({"format": FORMAT, "features": asdict(facts)}))
         except OSError as error:
             raise StorageError(f"features could not be written to {self.folder}: {_why(error)}") from error
 

@@ -1,6 +1,6 @@
 """How images get from a split to the network of this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,8 @@ from darkroom_trainer.data.loader import make_loader
 from darkroom_trainer.data.sampler import EvaluationBatches, TrainingBatches
 from darkroom_trainer.features import Features
 from darkroom_trainer.optim import Precision
-from darkroom_trainer.parallel import Group
-from darkroom_trainer.tasks.base import Batch, ImageSet, Task
+from darkroom_trainer.parallel import Group, Pulse
+from darkroom_trainer.tasks.base import Batch, ImageSet, SampleRef, Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,30 @@ class Feed:
             return images.batches(draws)
         workers = self.workers if len(draws) > 1 else 0
         return iter(make_loader(images, draws, self.task.collate, workers=workers, device=self.group.device))
+
+    def each(
+        self,
+        images: ImageSet | Features,
+        *,
+        batch: int,
+        stop: Callable[[], bool],
+        work: Callable[[Sequence[SampleRef], Batch], object],
+    ) -> bool:
+        """Give `work` every sample once over all processes, in batches on the device; False if one was told to leave meanwhile.
+
+        All processes go through equally many rounds, so that they can agree to leave between two. Every process must call
+        this at the same place.
+        """
+        draws = EvaluationBatches(len(images), batch=batch, rank=self.group.rank, world=self.group.world)
+        loader = self.batches(images, draws)
+        pulse, nothing = Pulse(self.group), torch.zeros(0, device=self.group.device)
+        for round_ in range(draws.rounds):
+            if round_ < len(draws):
+                work(draws[round_], self.place(next(loader)))
+            self.alive()
+            if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
+                return False
+        return True
 
     def place(self, batch: Batch) -> Batch:
         """On the device, in the layout that its kernels want."""

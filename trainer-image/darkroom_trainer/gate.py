@@ -1,6 +1,6 @@
 """Before the first step: what synthetic images are like on features of the network as it begins, and whether that will do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,14 +9,13 @@ from torch import nn
 
 from darkroom_api.report import Fidelity
 from darkroom_api.v1alpha1.synthetic import Gate
-from darkroom_trainer.data.sampler import EvaluationBatches, permutation
+from darkroom_trainer.data.sampler import permutation
 from darkroom_trainer.data.synthetic import Blended
 from darkroom_trainer.errors import DataError, FidelityError
 from darkroom_trainer.feed import Feed
-from darkroom_trainer.parallel import Pulse
 from darkroom_trainer.report import decimal
 from darkroom_trainer.synthetic.fidelity import Sample, figures
-from darkroom_trainer.tasks.base import ImageSet, SampleRef
+from darkroom_trainer.tasks.base import Batch, ImageSet, SampleRef
 
 
 class Chosen:
@@ -65,17 +64,15 @@ def measure(
 
 
 def _sample(feed: Feed, model: nn.Module, images: Chosen, *, batch: int, stop: Callable[[], bool]) -> Sample | None:
-    group, found = feed.group, []
-    draws = EvaluationBatches(len(images), batch=batch, rank=group.rank, world=group.world)
-    loader, pulse, nothing = feed.batches(images, draws), Pulse(group), torch.zeros(0, device=group.device)
-    for round_ in range(draws.rounds):
-        if round_ < len(draws):
-            with feed.precision.autocast():
-                found.append(feed.task.features(model, feed.place(next(loader))))
-        feed.alive()
-        if pulse.tick() and pulse.beat(nothing, stop=stop()).stop:
-            return None
-    gathered = [sample for part in group.gather([_plain(sample) for sample in found]) for sample in part]
+    found: list[Sample] = []
+
+    def look(_: Sequence[SampleRef], some: Batch) -> None:
+        with feed.precision.autocast():
+            found.append(feed.task.features(model, some))
+
+    if not feed.each(images, batch=batch, stop=stop, work=look):
+        return None
+    gathered = [sample for part in feed.group.gather([_plain(sample) for sample in found]) for sample in part]
     joined = [Sample(*map(torch.from_numpy, rows)) for rows in gathered]
     if sum(len(sample.images) for sample in joined) < 2:
         raise DataError(

@@ -43,11 +43,14 @@ class Keeper:
 
     def save(self, progress: Progress, *, wait: bool = False) -> None:
         """Every process calls it; nothing is written if nothing has happened since. wait: until it is on the disk."""
+        with self._clock.spend("checkpoint"):
+            self._save(progress, wait=wait)
+
+    def _save(self, progress: Progress, *, wait: bool) -> None:
         state = (progress.step, progress.evaluated)
         write = self._last
         if state != self._saved_state:
-            with self._clock.spend("checkpoint"):
-                write = partial(self._write, progress, self._learner.tensors(), self._learner.counters(progress))
+            write = partial(self._write, progress, self._learner.tensors(), self._learner.counters(progress))
         if wait:
             self._saved = self._group.share(write)
         elif self._group.leads:
@@ -61,14 +64,13 @@ class Keeper:
 
     def _write(self, progress: Progress, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> Saved:
         self.saves += 1
-        with self._clock.spend("checkpoint"):
-            saved = self._checkpoints.save(
-                progress.step,
-                tensors,
-                counters,
-                identity=self._identity,
-                best_step=progress.best.step if progress.best else None,
-            )
+        saved = self._checkpoints.save(
+            progress.step,
+            tensors,
+            counters,
+            identity=self._identity,
+            best_step=progress.best.step if progress.best else None,
+        )
         self._saved_at = now()
         self._report.event("saved", f"saved {saved.folder.name}", step=saved.step)
         return saved

@@ -1,17 +1,17 @@
 """What a step takes on these processes: measured while the run goes on, for the operator's forecast of other numbers."""
 
 from collections import deque
-from statistics import median, quantiles
+from statistics import median
 
 from darkroom_api.step_times import StepTimes
-from darkroom_trainer.clock import Clock
+from darkroom_trainer.clock import Clock, tenths
 from darkroom_trainer.course import Course
 from darkroom_trainer.data.sampler import Plan
 from darkroom_trainer.parallel import Group
 from darkroom_trainer.tempo import Tempo
 
 _PARTS = ("compute", "dataWait", "communication")
-_WINDOWS, _FEW_WINDOWS = 31, 5
+_WINDOWS = 31
 _BEFORE_STEPS = ("startup", "rendezvous", "compile", "restore")
 
 
@@ -37,10 +37,11 @@ class Meter:
 
     def times(self, course: Course, tempo: Tempo, *, saving: float) -> StepTimes | None:
         """None while there are few windows, and where not all steps are alike. saving: seconds of one checkpoint."""
-        if len(self._windows) < _FEW_WINDOWS or not course.uniform:
-            return None
         steps = [sum(window) for window in self._windows]
-        low, *_, high = quantiles(steps, n=10, method="inclusive")
+        spread = tenths(steps)
+        if spread is None or not course.uniform:
+            return None
+        low, high = spread
         usual = [median(part) for part in zip(*self._windows, strict=True)]
         scale = median(steps) / max(1e-9, sum(usual))  # a window's parts make up for each other: medians of each do not
         compute, data_wait, communication = (part * scale for part in usual)

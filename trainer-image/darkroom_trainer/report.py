@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from darkroom_api.report import Artifact, Best, ExitCode, Metric, Reason, TerminationMessage
+from darkroom_trainer.files import replace_text
 
 if TYPE_CHECKING:  # they need torch
+    from darkroom_api.v1alpha1.vision import TrainerConfig
     from darkroom_trainer.data.sampler import Plan
     from darkroom_trainer.summary.bar import Bar
     from darkroom_trainer.summary.board import Board
@@ -48,10 +50,7 @@ class Facts:
         self.at = time.time()
         texts = {name: _readable(getattr(self.message, name)) for name in ("error", "log_tail")}
         content = {**vars(self), "message": self.message.model_copy(update=texts).to_wire()}
-        path = folder / f"worker-{self.pid}.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(path)
+        replace_text(folder / f"worker-{self.pid}.json", json.dumps(content))
 
     @classmethod
     def read_all(cls, folder: Path) -> list[Self]:
@@ -97,8 +96,30 @@ class Reporter:
         elif self._speaks:
             print(text, flush=True)
 
-    def opening(self, plan: "Plan", *, world: int, device: str, workers: int) -> None:
-        """What is going to be done, and by whom."""
+    def opening(
+        self,
+        plan: "Plan",
+        config: "TrainerConfig",
+        *,
+        step: int,
+        world: int,
+        device: str,
+        workers: int,
+        carried: Mapping[str, float],
+    ) -> None:
+        """What is going to be done from `step` on, and by whom. carried: seconds by bucket that the clock began with."""
+        self._append(
+            {
+                "event": "started",
+                "step": step,
+                "world": world,
+                "device": device,
+                "carried": carried,
+                "pricePerHour": config.price_per_hour,
+                "currency": config.currency,
+                "recipe": config.vision.to_wire(),
+            }
+        )
         self.say(
             f"{plan.samples} images, {plan.epochs} epochs = {plan.steps} steps of {plan.batch} images in "
             f"{plan.micro_batches} micro-batches on {world} process(es), {device}, {workers} loader process(es) each"

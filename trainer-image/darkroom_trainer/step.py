@@ -91,6 +91,6 @@ class Stepper:
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         learner.optimizer.zero_grad()
-        if learner.ema:
+        if learner.ema and learner.ema.is_due(step):
             local = learner.layout.local
-            learner.ema.update(local(learner.ema.model), local(learner.model), step)
+            learner.ema.update(local(learner.ema.model), local(learner.model))

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from darkroom_api.report import Action, Artifact, ExitCode, Fidelity, Reason, TerminationMessage
+from darkroom_api.report import Fidelity, Reason, TerminationMessage
 from darkroom_api.v1alpha1.vision import TrainerConfig
 from darkroom_trainer.checkpoint import Checkpoints, Parcel, Saved
 from darkroom_trainer.clock import now
@@ -16,7 +15,8 @@ from darkroom_trainer.corrupt import CorruptFiles
 from darkroom_trainer.course import Course
 from darkroom_trainer.data.sampler import Plan
 from darkroom_trainer.ema import Ema
-from darkroom_trainer.errors import DataError, StorageError
+from darkroom_trainer.endings import finish, finish_in_time, leave
+from darkroom_trainer.errors import DataError
 from darkroom_trainer.evaluate import Evaluator
 from darkroom_trainer.feed import Feed
 from darkroom_trainer.fit import micro_batch_of
@@ -33,12 +33,9 @@ from darkroom_trainer.stops import Plateau, check_loss
 from darkroom_trainer.stragglers import Stragglers
 from darkroom_trainer.strategy import make_layout, make_stepper
 from darkroom_trainer.summary.board import Board
-from darkroom_trainer.summary.card import model_card
 from darkroom_trainer.summary.summary import Summary
 from darkroom_trainer.tasks.base import Task
 from darkroom_trainer.tempo import Tempo
-
-log = logging.getLogger(__name__)
 
 
 def train(config: TrainerConfig, task: Task, host: Host | None = None) -> TerminationMessage:
@@ -48,19 +45,19 @@ def train(config: TrainerConfig, task: Task, host: Host | None = None) -> Termin
     """
     run = Run(config, task, host or Host())
     if run.owes_gate() and not run.pass_gate():
-        return run.leave()
+        return leave(run)
     while True:
         if run.owes_evaluation() and not run.evaluate_epoch():
-            return run.leave()
+            return leave(run)
         if run.progress.step >= run.pace.end:
-            return run.finish() if not run.pace.bent else run.finish_in_time()
+            return finish(run) if not run.pace.bent else finish_in_time(run)
         if run.owes_phase() and not run.enter_phase():
-            return run.leave()
+            return leave(run)
         if run.plateau.reached:
-            return run.finish(Reason.PLATEAU)
+            return finish(run, Reason.PLATEAU)
         run.train_step()
         if run.beat():
-            return run.leave()
+            return leave(run)
 
 
 class Run:
@@ -142,7 +139,7 @@ class Run:
         self.pace = Pace.load(self.plan.steps, self.progress.pace)
         self.course.load_blend(self.progress.blend)
         self.budget = TimeBudget(self.config.budget_seconds, used=self.progress.seconds, host=self.host)
-        self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch)
+        self.evaluator = Evaluator(self.feed, batch=self.plan.micro_batch, reviews=self.vision.summary.html)
         self.stepper = make_stepper(self.vision, self.host, self.feed, self.plan, self.learner, self.course)
         self.keeper = Keeper(self.checkpoints, self.host, self.report, self.learner, identity=self.identity)
         self.plateau = Plateau(self.vision.schedule.early_stop, self.progress, best_metric=self.task.best_metric)
@@ -161,18 +158,16 @@ class Run:
         if not progress.worlds or progress.worlds[-1][1] != self.group.world:
             progress.worlds.append([progress.step, self.group.world])
         device = torch.cuda.get_device_name(self.group.device) if self.group.device.type == "cuda" else "CPU"
-        self.report.opening(plan, world=self.group.world, device=device, workers=self.workers)
         if self.group.leads and self.vision.summary.tensor_board:
             self.report.board = Board(Path(self.config.run_dir), step=progress.step)
-        self.report.note(
-            "started",
+        self.report.opening(
+            plan,
+            self.config,
             step=progress.step,
             world=self.group.world,
             device=device,
+            workers=self.workers,
             carried=self.clock.carried,
-            pricePerHour=self.config.price_per_hour,
-            currency=self.config.currency,
-            recipe=self.vision.to_wire(),
         )
         if progress.fidelity:
             message.fidelity = Fidelity(**progress.fidelity)
@@ -251,7 +246,7 @@ class Run:
         self._go_on_to(beat.told)
         self._report_progress(loss)
         if beat.save and not beat.stop:
-            self._save()
+            self.save()
         self.pulse.restart()
         return beat.stop
 
@@ -305,7 +300,7 @@ class Run:
     def evaluate_epoch(self) -> bool:
         """Measure on `val`, keep the weights if they are the best so far; False if told to leave meanwhile."""
         began, progress = now(), self.progress
-        metrics = self._evaluate("val")
+        metrics = self.evaluate("val")
         if metrics is None:
             return False
         progress.evaluated, self.evaluated_step = self.plan.epochs_done(progress.step), progress.step
@@ -322,20 +317,22 @@ class Run:
         self.report.evaluation(
             "val", metrics, epoch=progress.evaluated, step=progress.step, best=better, seconds=now() - began
         )
-        self._review("val", progress.evaluated, best=better)
+        self.review("val", progress.evaluated, best=better)
         self.host.publish()
         self.host.tell(None)
         self.pulse.restart()
         return True
 
-    def _review(self, split: str, epoch: int, *, best: bool) -> None:
+    def review(self, split: str, epoch: int, *, best: bool) -> None:
         """What the evaluation just made found wrong, for the summary."""
+        if not self.vision.summary.html:
+            return
         classes = self.task.describe().get("classes", [])
-        review = self.evaluator.reviewer.review(split, epoch, classes, self.group) if best else None
         with self.clock.spend("other"):
-            self.summary.evaluated(review, best=best)
+            review = self.evaluator.reviewer.review(split, epoch, classes, self.group) if best else None
+            self.summary.evaluated(review)
 
-    def _evaluate(self, split: str) -> dict[str, float] | None:
+    def evaluate(self, split: str) -> dict[str, float] | None:
         with self.clock.spend("evaluation"), self.layout.whole(self.learner.judged) as whole:
             network, images = self.course.judged(whole, split)
             metrics = self.evaluator.measure(network, split, images, stop=self.host.stop)
@@ -343,88 +340,11 @@ class Run:
             self.course.layers.train()
             return metrics
 
-    # --- Checkpoints and endings ---
+    # --- Checkpoints ---
 
-    def _save(self, *, wait: bool = False) -> None:
+    def save(self, *, wait: bool = False) -> None:
         """Every process; wait: nobody goes on before the checkpoint is on the disk."""
         progress = self.progress
         progress.corrupt, progress.pace, progress.seconds = self.corrupt.known(), self.pace.dump(), self.budget.used
         progress.blend = self.course.dump_blend()
-        with self.clock.spend("checkpoint"):
-            self.keeper.save(progress, wait=wait)
-
-    def leave(self) -> TerminationMessage:
-        """A checkpoint, then out, in the way that was asked for; every process at the same step."""
-        self._save(wait=True)
-        way = self.group.share(
-            self.host.leaving
-        )  # a signal may reach any process, a command of the operator rank 0 alone
-        self.report.say(f"leaving at step {self.progress.step}, as asked ({way})")
-        if way == Action.STOP:
-            return self.finish_early()
-        if way == Action.PRUNE:
-            return self._end(Reason.PRUNED, ExitCode.DONE)
-        return self._end(Reason.ASKED_TO_LEAVE, ExitCode.ASKED_TO_LEAVE)
-
-    def finish_early(self) -> TerminationMessage:
-        """As after the last epoch, with what was learnt so far."""
-        if (self.owes_evaluation() or self.progress.best is None) and not self.evaluate_epoch():
-            return self.leave()
-        return self.finish(Reason.BUDGET_SPENT)
-
-    def finish_in_time(self) -> TerminationMessage:
-        """At the end of a bent schedule: the last weights are the best that there was time for, wherever the epoch is."""
-        if self.evaluated_step != self.progress.step and not self.evaluate_epoch():
-            return self.leave()
-        return self.finish(Reason.BUDGET_SPENT)
-
-    def finish(self, reason: Reason = Reason.COMPLETED) -> TerminationMessage:
-        """Measure the best epoch's weights on `test`, once, and export them."""
-        self._save(wait=True)
-        best = self.progress.best
-        if best is None:
-            raise StorageError(f"{self.config.run_dir}: the run is complete, but no epoch was evaluated")
-        with self.clock.spend("restore"):
-            parcel = self.group.share(lambda: self.checkpoints.best(best.step))
-            self.layout.load(self.learner.judged, parcel.tensors("model."))
-        metrics = dict(best.metrics)
-        if "test" in self.splits:
-            began, test = now(), self._evaluate("test")
-            if test is None:
-                return self.leave()
-            self.report.evaluation("test", test, epoch=best.epoch, step=best.step, best=False, seconds=now() - began)
-            self._review("test", best.epoch, best=True)
-            metrics = {f"test/{name}": value for name, value in test.items()} | metrics
-        self.report.keep_metrics(metrics)
-        with self.clock.spend("other"), self.layout.whole(self.learner.judged) as network:
-            self.host.message.model = self.group.share(lambda: self._export(network, metrics, best.epoch))
-            self.course.finish()
-        return self._end(reason, ExitCode.DONE)
-
-    def _export(self, network: nn.Module, metrics: dict[str, float], epoch: int) -> Artifact:
-        from darkroom_trainer.export import export_model
-
-        folder, description = Path(self.config.run_dir) / "model", self.task.describe()
-        network = self.task.exported(network)
-        card = model_card(
-            description,
-            metrics=metrics,
-            recipe=self.vision.to_wire(),
-            images={name: len(images) for name, images in self.splits.items()},
-            epoch=epoch,
-        )
-        artifact = export_model(network, folder, description=description, metrics=metrics, card=card)
-        self.summary.exported(network, description, epoch=epoch)
-        self.report.event("exported", f"exported {folder}", path=artifact.path, sha256=artifact.sha256)
-        return artifact
-
-    def _end(self, reason: Reason, exit_code: ExitCode) -> TerminationMessage:
-        self.clock.switch("other")
-        message = self.host.message
-        message.reason, message.exit_code = reason, int(exit_code)
-        message.step, message.epoch = self.progress.step, self.plan.epochs_done(self.progress.step)
-        message.time, message.saved_seconds = self.clock.seconds(), self.course.saved()
-        self.report.note("ended", step=message.step, reason=str(reason), time=message.time)
-        self.summary.ended()
-        self.report.close()
-        return message
+        self.keeper.save(progress, wait=wait)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom_api.report import ExitCode
+from darkroom_trainer.files import replace_text
 from darkroom_trainer.report import METRICS_FILE, duration
 from darkroom_trainer.summary.charts import COLORS, Curve, line_chart, stacked_bar
 from darkroom_trainer.summary.history import History, Line, read_history
@@ -28,9 +28,8 @@ _MOST_CONFUSIONS = 15
 
 def write_page(run_dir: Path) -> Path:
     """Replace the run's page by one of what its folder holds now; raises OSError."""
-    page, temporary = run_dir / PAGE_FILE, run_dir / f".{PAGE_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(render(read_history(run_dir), Review.read(run_dir)), encoding="utf-8")
-    temporary.replace(page)
+    page = run_dir / PAGE_FILE
+    replace_text(page, render(read_history(run_dir), Review.read(run_dir)))
     return page
 
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from darkroom_trainer.files import replace_text
 from darkroom_trainer.tasks.base import Exchange, NamedImages, SampleRef, Verdicts
 
 REVIEW_FILE = "review.json"
@@ -65,9 +65,7 @@ class Review:
             "mistakes": [asdict(mistake) for mistake in self.mistakes],
             "pictures": list(self.pictures),
         }
-        temporary = run_dir / f".{REVIEW_FILE}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(run_dir / REVIEW_FILE)
+        replace_text(run_dir / REVIEW_FILE, json.dumps(content))
 
     @classmethod
     def read(cls, run_dir: Path) -> Self | None:

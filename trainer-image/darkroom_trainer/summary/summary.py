@@ -28,9 +28,9 @@ class Summary:
     def __init__(self, run_dir: Path, splits: Mapping[str, ImageSet], *, speaks: bool) -> None:
         self._run_dir, self._splits, self._speaks = run_dir, splits, speaks
 
-    def evaluated(self, review: Review | None, *, best: bool) -> None:
-        """After an evaluation: the page anew, and what the best network so far gets wrong."""
-        self._safely(lambda: self._evaluated(review if best else None))
+    def evaluated(self, review: Review | None) -> None:
+        """After an evaluation: the page anew and, if it was the best so far, what the network gets wrong."""
+        self._safely(lambda: self._evaluated(review))
 
     def _evaluated(self, review: Review | None) -> None:
         if review:

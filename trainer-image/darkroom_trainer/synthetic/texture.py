@@ -13,8 +13,8 @@ def background(height: int, width: int, random: np.random.Generator, *, strength
     """A pattern of two colours that are close to each other, with clouds."""
     first = random.uniform(20, 235, 3)
     second = first + random.uniform(-30, 30, 3)
-    clouds = 25 * (_clouds(height, width, random) - 0.5)[..., None]
-    return _pattern(height, width, first, second, random, strength) + strength * clouds
+    pattern = _pattern(height, width, first, second, random, strength)
+    return pattern + strength * 25 * (_clouds(height, width, random) - 0.5)[..., None]
 
 
 def textured(

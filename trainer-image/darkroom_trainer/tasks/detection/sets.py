@@ -5,13 +5,12 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from darkroom_api.v1alpha1.augmentation import Augmentation
-from darkroom_trainer.data.color import jitter
 from darkroom_trainer.data.dataset import open_image, sample_random
 from darkroom_trainer.data.decode import full_size
-from darkroom_trainer.data.frame import Frame, Letterbox, Views, whole
+from darkroom_trainer.data.frame import Frame, whole
 from darkroom_trainer.data.names import printable
 from darkroom_trainer.data.place import files_of
+from darkroom_trainer.data.showing import Showing
 from darkroom_trainer.data.synthetic import Renderer
 from darkroom_trainer.data.transforms import erase
 from darkroom_trainer.errors import DataError
@@ -26,28 +25,17 @@ _LEAST_SIDE = 1.0
 """Pixels of the canvas below which a box is nothing to learn from."""
 
 
-class Showing:
-    """How an image and its boxes become a sample. views: what training draws; None: all of each image, as in evaluation."""
-
-    def __init__(self, letterbox: Letterbox, *, views: Views | None = None, seed: int) -> None:
-        self._letterbox, self._views, self._seed = letterbox, views, seed
-        self._changes = views.augmentation if views else Augmentation()
-        self.pasting = float(self._changes.copy_paste)
+class BoxShowing(Showing):
+    """How an image and its boxes become a sample."""
 
     def item(self, image: Image.Image, truth: Annotated, ref: SampleRef) -> Item:
         """Follows from image, boxes, seed and draw alone."""
         random = sample_random(self._seed, ref)
         frame, boxes, labels = self._framed(truth, random, ref.strength)
-        pixels = frame.picture(image, self._letterbox.fill)
-        if color := self._changes.color:
-            pixels = np.array(jitter(Image.fromarray(pixels), color, random))
-        if self._views and random.random() < ref.strength * float(self._changes.erasing):
+        pixels = self._picture(image, frame, random)
+        if self._erases(ref.strength, random):
             erase(pixels, np.array(self._letterbox.fill, dtype=np.uint8), random)
         return Item(pixels, Target(ref.index, boxes, labels, truth, frame))
-
-    def paste_random(self, ref: SampleRef) -> Random:
-        """The draws of what is pasted into a sample."""
-        return sample_random(self._seed, ref, purpose=b"paste")
 
     def _framed(self, truth: Annotated, random: Random, strength: float) -> tuple[Frame, np.ndarray, np.ndarray]:
         """A view in which at least one of the image's boxes is left, if one can be found; else the whole image."""
@@ -77,7 +65,7 @@ def kept(truth: Annotated, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 class BoxedSet:
     """Annotations whose images are decoded and transformed when asked for."""
 
-    def __init__(self, annotations: Annotations, showing: Showing) -> None:
+    def __init__(self, annotations: Annotations, showing: BoxShowing) -> None:
         self._annotations, self._showing = annotations, showing
         self._files = files_of(annotations.root, annotations.names)
 
@@ -85,11 +73,7 @@ class BoxedSet:
         return len(self._annotations)
 
     def __getitem__(self, ref: SampleRef) -> Item:
-        item, random = self._shown(ref), self._showing.paste_random(ref)
-        if item.corrupt or random.random() >= self._showing.pasting:
-            return item
-        other = self._shown(SampleRef(random.randrange(len(self)), ref.epoch, ref.strength))
-        return item if other.corrupt else pasted(item, other, random)
+        return self._showing.pasted(ref, len(self), self._shown, pasted)
 
     def _shown(self, ref: SampleRef) -> Item:
         truth = self._annotations.items[ref.index]
@@ -108,7 +92,7 @@ class BoxedSet:
 class SceneBoxes:
     """Scenes with their boxes, without end."""
 
-    def __init__(self, render: Renderer, showing: Showing) -> None:
+    def __init__(self, render: Renderer, showing: BoxShowing) -> None:
         self._render, self._showing = render, showing
 
     def __getitem__(self, ref: SampleRef) -> Item:

@@ -23,7 +23,7 @@ from darkroom_trainer.tasks.detection.coco import read_coco
 from darkroom_trainer.tasks.detection.data import BoxedImages
 from darkroom_trainer.tasks.detection.precision import MOST, Judged, mean_average_precision
 from darkroom_trainer.tasks.detection.sample import Item, Target
-from darkroom_trainer.tasks.detection.sets import BoxedSet, SceneBoxes, Showing
+from darkroom_trainer.tasks.detection.sets import BoxedSet, BoxShowing, SceneBoxes
 from darkroom_trainer.tasks.detection.voc import read_voc_boxes
 from darkroom_trainer.weights import load_configured
 
@@ -48,9 +48,9 @@ class Detection:
     def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         seed = self._vision.seed
-        evaluation = Showing(self._letterbox, seed=seed)
+        evaluation = BoxShowing(self._letterbox, seed=seed)
         views = Views(self._vision.augmentation, self._letterbox.size)
-        training = evaluation if plain else Showing(self._letterbox, views=views, seed=seed)
+        training = evaluation if plain else BoxShowing(self._letterbox, views=views, seed=seed)
         splits: dict[str, ImageSet] = {
             name: BoxedSet(annotations, training if name == "train" else evaluation)
             for name, annotations in self.images.splits.items()

@@ -6,13 +6,12 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from darkroom_api.v1alpha1.augmentation import Augmentation
-from darkroom_trainer.data.color import jitter
 from darkroom_trainer.data.dataset import open_image, sample_random
 from darkroom_trainer.data.decode import full_size
-from darkroom_trainer.data.frame import FILL_LABEL, Letterbox, Views, whole
+from darkroom_trainer.data.frame import FILL_LABEL, whole
 from darkroom_trainer.data.names import printable
 from darkroom_trainer.data.place import files_of
+from darkroom_trainer.data.showing import Showing
 from darkroom_trainer.data.synthetic import Renderer
 from darkroom_trainer.data.transforms import erase
 from darkroom_trainer.tasks.base import SampleRef
@@ -28,13 +27,8 @@ class Item:
     corrupt: str | None = None
 
 
-class Showing:
-    """How an image and its mask become a sample. views: what training draws; None: all of each image, as in evaluation."""
-
-    def __init__(self, letterbox: Letterbox, *, views: Views | None = None, seed: int) -> None:
-        self._letterbox, self._views, self._seed = letterbox, views, seed
-        self._changes = views.augmentation if views else Augmentation()
-        self.pasting = float(self._changes.copy_paste)
+class MaskShowing(Showing):
+    """How an image and its mask become a sample."""
 
     def item(self, image: Image.Image, mask: Image.Image, ref: SampleRef) -> Item:
         """Follows from image, mask, seed and draw alone."""
@@ -42,18 +36,12 @@ class Showing:
         frame = (
             self._views.draw(*full_size(image), random, ref.strength) if self._views else whole(*full_size(image), size)
         )
-        pixels = frame.picture(image, self._letterbox.fill)
-        if color := self._changes.color:
-            pixels = np.array(jitter(Image.fromarray(pixels), color, random))
+        pixels = self._picture(image, frame, random)
         return self._erased(pixels, frame.labels(mask), random, ref.strength)
-
-    def paste_random(self, ref: SampleRef) -> Random:
-        """The draws of what is pasted into a sample."""
-        return sample_random(self._seed, ref, purpose=b"paste")
 
     def _erased(self, pixels: np.ndarray, labels: np.ndarray, random: Random, strength: float) -> Item:
         """What is erased has no class either."""
-        if self._views is None or random.random() >= strength * float(self._changes.erasing):
+        if not self._erases(strength, random):
             return Item(pixels, labels)
         both = np.dstack([pixels, labels])
         erase(both, np.array([*self._letterbox.fill, FILL_LABEL], dtype=np.uint8), random)
@@ -70,7 +58,7 @@ class Showing:
 class MaskedSet:
     """Pairs, decoded and transformed when they are asked for; a damaged image or mask gives a blank without a class."""
 
-    def __init__(self, pairs: Pairs, classes: int, showing: Showing) -> None:
+    def __init__(self, pairs: Pairs, classes: int, showing: MaskShowing) -> None:
         self._classes, self._showing = classes, showing
         self._images, self._masks = (files_of(pairs.root, names) for names in (pairs.images, pairs.masks))
 
@@ -78,10 +66,7 @@ class MaskedSet:
         return len(self._images.names)
 
     def __getitem__(self, ref: SampleRef) -> Item:
-        item, random = self._shown(ref), self._showing.paste_random(ref)
-        if item.corrupt or random.random() >= self._showing.pasting:
-            return item
-        return pasted(item, self._shown(SampleRef(random.randrange(len(self)), ref.epoch, ref.strength)), random)
+        return self._showing.pasted(ref, len(self), self._shown, pasted)
 
     def _shown(self, ref: SampleRef) -> Item:
         image = open_image(self._images, ref.index)
@@ -108,7 +93,7 @@ def pasted(item: Item, other: Item, random: Random) -> Item:
 class SceneMasks:
     """Scenes with their masks, without end."""
 
-    def __init__(self, render: Renderer, background: int, showing: Showing) -> None:
+    def __init__(self, render: Renderer, background: int, showing: MaskShowing) -> None:
         self._render, self._showing = render, showing
         self._values = np.array([background, *render.labels], dtype=np.uint8)
 

@@ -24,7 +24,7 @@ from darkroom_trainer.synthetic.write import BACKGROUND
 from darkroom_trainer.tasks.base import Batch, Exchange, ImageSet
 from darkroom_trainer.tasks.segmentation import networks
 from darkroom_trainer.tasks.segmentation.data import MaskedImages, read_mask_folder, read_voc_masks
-from darkroom_trainer.tasks.segmentation.sets import Item, MaskedSet, SceneMasks, Showing
+from darkroom_trainer.tasks.segmentation.sets import Item, MaskedSet, MaskShowing, SceneMasks
 from darkroom_trainer.weights import load_configured
 
 AUXILIARY = 0.5
@@ -59,9 +59,9 @@ class Segmentation:
     def splits(self, *, plain: bool = False) -> Mapping[str, ImageSet]:
         """`train` with its augmentation, `val` and perhaps `test` without; raises DataError."""
         seed = self._vision.seed
-        evaluation = Showing(self._letterbox, seed=seed)
+        evaluation = MaskShowing(self._letterbox, seed=seed)
         views = Views(self._vision.augmentation, self._letterbox.size)
-        training = evaluation if plain else Showing(self._letterbox, views=views, seed=seed)
+        training = evaluation if plain else MaskShowing(self._letterbox, views=views, seed=seed)
         splits: dict[str, ImageSet] = {
             name: MaskedSet(pairs, len(self.images.classes), training if name == "train" else evaluation)
             for name, pairs in self.images.splits.items()
@@ -70,7 +70,7 @@ class Segmentation:
             splits["train"] = Blended(splits["train"], self._scenes(self._vision.synthetic, training))
         return splits
 
-    def _scenes(self, synthetic: Synthetic, showing: Showing) -> SceneMasks:
+    def _scenes(self, synthetic: Synthetic, showing: MaskShowing) -> SceneMasks:
         size, seed, classes = self._letterbox.size, self._vision.seed, self.images.classes
         if BACKGROUND not in classes:
             raise DataError(

@@ -161,8 +161,7 @@ class Observed:
     @property
     def told(self) -> tuple[str, str]:
         """Reason and message of the stored condition Ready."""
-        ready = (c for c in self.status.conditions or [] if c.type == names.READY)
-        return next(((c.reason, c.message) for c in ready), ("", ""))
+        return told_by(self.status)
 
     def current_pods(self, attempt: int) -> list[Pod]:
         """The pod that stands for each index now: a pod deleted before it ran is replaced within its Job."""
@@ -176,6 +175,12 @@ class Observed:
     def live_pods(self) -> list[Pod]:
         """Pods of any attempt that hold resources."""
         return [pod for pod in self.pods if pod.live]
+
+
+def told_by(status: TrainingJobStatus) -> tuple[str, str]:
+    """Reason and message of its condition Ready; empty where it has none yet."""
+    ready = (c for c in status.conditions or [] if c.type == names.READY)
+    return next(((c.reason, c.message) for c in ready), ("", ""))
 
 
 def observe(facts: Facts) -> Observed:

@@ -13,7 +13,7 @@ from darkroom_api import names
 from darkroom_api.v1alpha1.training_job_status import Attempt, TrainingJobStatus
 from darkroom_operator.core.conditions import parse_time
 from darkroom_operator.core.training_job.failures import DISRUPTED, FAILED
-from darkroom_operator.core.training_job.observe import stored_status
+from darkroom_operator.core.training_job.observe import stored_status, told_by
 from darkroom_operator.core.types import Body
 
 DUE = timedelta(days=1)
@@ -79,7 +79,7 @@ def trace_of(body: Body) -> Trace:
         start=min(_time(meta["creationTimestamp"]), end),
         end=end,
         attributes=_attributes(body, status),
-        error=_ready(status)[1] if failed else None,
+        error=told_by(status)[1] if failed else None,
     )
     attempts = [span for attempt in status.attempts or [] for span in _of_attempt(uid, root, attempt)]
     return Trace(trace_id(uid), (root, *attempts))
@@ -134,7 +134,7 @@ def _attributes(body: Body, status: TrainingJobStatus) -> Attributes:
         "darkroom.tuning_sweep.name": meta.get("labels", {}).get(names.LABEL_SWEEP),
         "darkroom.profile": body["spec"].get("profile", "default"),
         "darkroom.state": status.state,
-        "darkroom.reason": _ready(status)[0],
+        "darkroom.reason": told_by(status)[0],
         "darkroom.attempts": status.attempt or 0,
         "darkroom.restarts": status.restarts or 0,
         "darkroom.disruptions": status.disruptions or 0,
@@ -144,11 +144,6 @@ def _attributes(body: Body, status: TrainingJobStatus) -> Attributes:
         "darkroom.cost": status.cost,
     }
     return {name: value for name, value in known.items() if value is not None}
-
-
-def _ready(status: TrainingJobStatus) -> tuple[str, str]:
-    found = (c for c in status.conditions or [] if c.type == names.READY)
-    return next(((c.reason, c.message) for c in found), ("", ""))
 
 
 def _time(text: str) -> datetime:

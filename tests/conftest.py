@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # other processes work on this machine meanwhile: time says nothing about a test here
 
-TIERS = ("cluster", "controlplane", "shell", "localcluster", "chart", "api", "core")
+TIERS = ("cluster", "controlplane", "faults", "shell", "localcluster", "chart", "api", "core")
 """Longest first: they begin side by side, and the short ones follow."""
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from localcluster import Cluster
-from tests.controlplane.conftest import Flowers
+from tests.flowers import Flowers
 from tests.kube import Kube, eventually
 
 pytestmark = pytest.mark.cluster

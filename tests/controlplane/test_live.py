@@ -6,7 +6,7 @@ import pytest
 
 from darkroom_api import names
 from darkroom_api.report import Reason
-from tests.controlplane.conftest import Flowers
+from tests.flowers import Flowers
 from tests.kube import eventually
 from tests.report_server import Reporter
 from tests.trainer.processes import start_node, toy_config

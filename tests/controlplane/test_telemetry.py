@@ -11,9 +11,9 @@ from darkroom_api.report import Reason, TerminationMessage
 from localcluster import Cluster
 from localcluster.binaries import KUEUE, source_of
 from tests.chart.test_alerts import RULES
-from tests.controlplane.conftest import Flowers
 from tests.controlplane.sweeps import Search
 from tests.dashboard import Query, filled, queries, variables
+from tests.flowers import Flowers
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
 from tests.prometheus import Prometheus, promtool

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from darkroom_api.report import Reason, TerminationMessage
-from tests.controlplane.conftest import Flowers
+from tests.flowers import Flowers
 from tests.kube import eventually
 
 pytestmark = pytest.mark.cluster

@@ -167,7 +167,7 @@ def evaluate_member(config: TrainerConfig) -> dict[str, float]:
     torch.set_num_threads(1)
     group = join()
     run = Run(config, Toy(config), Host(group=group))
-    metrics = run._evaluate("val")
+    metrics = run.evaluate("val")
     group.leave()
     return metrics
 

@@ -114,7 +114,7 @@ def test_two_processes_find_what_one_does_and_a_checkpoint_keeps_it(tmp_path):
     (end, _) = together(2, members.task_member, config)
     assert end["reason"] == "Completed"
     for name, value in alone.to_wire().items():
-        near = 0.02 if name == "auc" else 1e-3  # a pair of images that lie close together may change places
+        near = 0.05 if name == "auc" else 1e-3  # images that lie close together may change places
         assert float(end["message"]["fidelity"][name]) == pytest.approx(float(value), abs=near)
     progress = Checkpoints(tmp_path / "run/checkpoints", keep=1).newest().counters()["progress"]
     assert progress["fidelity"] == end["message"]["fidelity"]

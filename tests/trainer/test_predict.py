@@ -36,7 +36,7 @@ def test_probabilities_are_those_of_evaluation(task, model, data):
     val = task.splits()["val"]
     batch = task.collate([val[SampleRef(index, 0)] for index in range(len(val))])
     predictor = Predictor(model, device=torch.device("cpu"))
-    names = [data / val._names[index] for index in range(len(val))]
+    names = [data / val.name(index) for index in range(len(val))]
     answers = list(predictor.predict(names, top=3, batch_size=2))
 
     seen = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localcluster import Cluster
-from tests.controlplane.conftest import PROFILES, Flowers
+from tests.flowers import Flowers
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
 
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def operators(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
+def operators(
+    cluster: Cluster, namespace: str, profiles: Path, tmp_path: Path
+) -> Iterator[Callable[..., OperatorProcess]]:
     """Makes operators that serve the test's namespace alone."""
     made: list[OperatorProcess] = []
 
     def start(**environment: str) -> OperatorProcess:
-        profiles = tmp_path / "profiles.yaml"
-        profiles.write_text(PROFILES)
         log = tmp_path / f"operator-{len(made)}.log"
         made.append(OperatorProcess(cluster.kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace, **environment))
         return made[-1].start()

@@ -10,8 +10,8 @@ from darkroom_api.report import Reason, TerminationMessage
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep.suggest import suggest
-from tests.controlplane.conftest import PROFILES, Flowers
 from tests.controlplane.sweeps import Hopeless, Search
+from tests.flowers import Flowers
 from tests.kube import eventually
 from tests.operator_process import OperatorProcess
 from tests.write_counter import WriteCounter
@@ -23,13 +23,11 @@ WRITES_OF_A_LIFE = 12
 
 
 @pytest.fixture
-def stage(cluster, kube, tmp_path):
+def stage(kube, profiles, tmp_path):
     """Makes an operator behind a write counter that kills it after write n."""
     made: list[Any] = []
 
     def make(namespace: str, kill_after: int) -> tuple[WriteCounter, OperatorProcess]:
-        profiles = tmp_path / "profiles.yaml"
-        profiles.write_text(PROFILES)
         holder: list[OperatorProcess] = []
         counter = WriteCounter(kube, lambda n: holder[0].kill() if n == kill_after else None)
         kubeconfig = counter.kubeconfig(tmp_path / f"{namespace}-{len(made)}.kubeconfig")
@@ -132,10 +130,8 @@ KILLED_AFTER = frozenset({1, 2, 4, 8, 13, 21})
 """Writes of a sweep's life: its trials, their Jobs, every status."""
 
 
-def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(cluster, kube, namespace, tmp_path):
+def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(kube, namespace, profiles, tmp_path):
     """No trial is made twice, none is lost, and each tries what it would have tried without a single kill."""
-    profiles = tmp_path / "profiles.yaml"
-    profiles.write_text(PROFILES)
     holder: list[OperatorProcess] = []
     counter = WriteCounter(kube, lambda n: holder[0].kill() if n in KILLED_AFTER else None)
     kubeconfig = counter.kubeconfig(tmp_path / "kubeconfig")
@@ -162,9 +158,7 @@ def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(cluster, ku
     assert [row.parameters for row in rows] == [suggestion.parameters for suggestion in undisturbed if suggestion]
 
 
-def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(cluster, kube, namespace, tmp_path):
-    profiles = tmp_path / "profiles.yaml"
-    profiles.write_text(PROFILES)
+def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(kube, namespace, profiles, tmp_path):
     killed: list[int] = []
 
     def kill_after_a_page(number: int) -> None:

@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from tests.controlplane.conftest import PROFILES, Flowers
+from tests.flowers import Flowers
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
 from tests.shell.faults import (
@@ -102,7 +102,7 @@ class Lived:
 
 
 @pytest.fixture(scope="module")
-def lived(kube: Kube, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+def lived(kube: Kube, profiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """Lead all lives."""
     folder, base = tmp_path_factory.mktemp("faults"), "weather"
     places = {name: f"{base}-{name}" for name in WATCHES} | dict.fromkeys(LIVES, base)
@@ -110,8 +110,7 @@ def lived(kube: Kube, cluster: Any, tmp_path_factory: pytest.TempPathFactory) ->
         kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     for namespace in set(places.values()):
         eventually(lambda n=namespace: kube.get("ServiceAccount", n, "default"), what="default service account")
-    profiles, proxy = folder / "profiles.yaml", FaultyProxy(kube)
-    profiles.write_text(PROFILES)
+    proxy = FaultyProxy(kube)
     settings = {"NAMESPACES": ",".join(set(places.values())), "WATCH_SECONDS": "4", "SILENCE_SECONDS": "2"}
     environment = {f"DARKROOM_{name}": value for name, value in settings.items()}
     proxy.rule = weather = Weather(base)
@@ -195,10 +194,9 @@ def test_what_the_operator_said_in_bad_weather(lived):
     assert len(lines) < 40 * len(lived.jobs)
 
 
-def test_a_crash_that_the_watch_of_pods_did_not_tell_of(kube, namespace, tmp_path):
+def test_a_crash_that_the_watch_of_pods_did_not_tell_of(kube, namespace, profiles, tmp_path):
     """Jobs and pods come by different watches: the end is judged by pods that were asked for."""
-    profiles, proxy = tmp_path / "profiles.yaml", FaultyProxy(kube)
-    profiles.write_text(PROFILES)
+    proxy = FaultyProxy(kube)
     proxy.rule = lambda request: Silence() if request.is_watch and request.on("pods") else None
     kubeconfig, log = proxy.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "log"
     operator = OperatorProcess(kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace)

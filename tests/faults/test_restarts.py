@@ -4,10 +4,19 @@ import time
 
 import pytest
 
-from tests.controlplane.conftest import Flowers
+from tests.flowers import Flowers
 from tests.kube import eventually
+from tests.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def operator(cluster, namespace, profiles, tmp_path):
+    """One that has to hold its lease, and is started again whenever it has lost it."""
+    limits = {"DARKROOM_NAMESPACES": namespace, "DARKROOM_LEASE": f"{namespace}/darkroom"}
+    with OperatorProcess(cluster.kubeconfig, profiles, tmp_path / "operator.log", **limits) as process:
+        yield process
 
 
 @pytest.mark.parametrize(

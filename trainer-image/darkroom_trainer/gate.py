@@ -1,7 +1,7 @@
 """Before the first step: what synthetic images are like on features of the network as it begins, and whether that will do."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -72,13 +72,24 @@ def _sample(feed: Feed, model: nn.Module, images: Chosen, *, batch: int, stop: C
 
     if not feed.each(images, batch=batch, stop=stop, work=look):
         return None
-    gathered = [sample for part in feed.group.gather([_plain(sample) for sample in found]) for sample in part]
-    joined = [Sample(*map(torch.from_numpy, rows)) for rows in gathered]
-    if sum(len(sample.images) for sample in joined) < 2:
+    gathered = feed.group.gather([_plain(sample) for sample in found])
+    by_rank = [[Sample(*map(torch.from_numpy, rows)) for rows in part] for part in gathered]
+    if sum(len(sample.images) for part in by_rank for sample in part) < 2:
         raise DataError(
             "vision.synthetic.gate: fewer than two images of a kind can be read: there is nothing to compare"
         )
-    return Sample.joined(joined)
+    return in_order(by_rank)
+
+
+def in_order(by_rank: Sequence[Sequence[Sample]]) -> Sample:
+    """All as one, the images as they were dealt out, one to each process in turn: the figures go by places.
+
+    Where images could not be read, those of other processes may come a little sooner.
+    """
+    joined = Sample.joined([sample for part in by_rank for sample in part])
+    counts = [sum(len(sample.images) for sample in part) for part in by_rank]
+    places = [turn * len(counts) + rank for rank, count in enumerate(counts) for turn in range(count)]
+    return replace(joined, images=joined.images[torch.tensor(places).argsort()])
 
 
 def _plain(sample: Sample) -> tuple[Any, Any, Any]:

@@ -2,7 +2,8 @@
 
 There is no database: studies are made of the objects, in memory, whenever these have changed. It listens on the loopback
 interface of its pod alone, so the way to it is `kubectl port-forward`, behind the cluster's own authentication and authorization.
-Every request that would change something is refused, and the pod's service account may only list TuningSweeps.
+Every request that would change something is refused, and the pod's service account may only list TuningSweeps and get
+ConfigMaps, where long searches keep their oldest trials.
 """
 
 import asyncio
@@ -18,10 +19,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.storages import InMemoryStorage
 
+from darkroom_operator.core.tuning_sweep.ledger import Page
 from darkroom_operator.core.tuning_sweep.study import fill, look
 from darkroom_operator.core.types import Body
 from darkroom_operator.shell.client import TUNING_SWEEPS, ApiError, Client
 from darkroom_operator.shell.endpoint import find_endpoint
+from darkroom_operator.shell.store import key_of
+from darkroom_operator.shell.sweeps import Pages
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +42,18 @@ class Dashboard:
 
     def __init__(self) -> None:
         self._app: App | None = None
-        self._shown: list[tuple[str, str]] | None = None
+        self._shown: list[tuple[str, str, int]] | None = None
 
-    def show(self, bodies: Iterable[Body]) -> None:
-        """What is there now; cheap if nothing has changed."""
-        ordered = sorted(bodies, key=lambda b: (b["metadata"]["creationTimestamp"], b["metadata"]["uid"]))
-        versions = [(b["metadata"]["uid"], b["metadata"]["resourceVersion"]) for b in ordered]
+    def show(self, sweeps: Iterable[tuple[Body, Sequence[Page]]]) -> None:
+        """What is there now, each with the pages of its ledger; cheap if nothing has changed."""
+        found = sorted(sweeps, key=lambda pair: (pair[0]["metadata"]["creationTimestamp"], pair[0]["metadata"]["uid"]))
+        versions = [(b["metadata"]["uid"], b["metadata"]["resourceVersion"], len(pages)) for b, pages in found]
         if versions == self._shown:
             return
         from optuna_dashboard import wsgi
 
         storage, now = InMemoryStorage(), datetime.now(UTC)
-        fill(storage, [seen for body in ordered if (seen := look(body, now))])
+        fill(storage, [seen for body, pages in found if (seen := look(body, now, pages))])
         self._app, self._shown = wsgi(storage), versions
 
     def __call__(self, environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
@@ -76,10 +80,12 @@ class _Quiet(WSGIRequestHandler):
 
 async def follow(dashboard: Dashboard, client: Client, namespaces: Sequence[str | None]) -> None:
     """Read the sweeps every few seconds, for ever; what cannot be read now is read later."""
+    pages = Pages(client)
     while True:
         try:
             lists = [await client.list(TUNING_SWEEPS, namespace) for namespace in namespaces]
-            dashboard.show([body for items, _ in lists for body in items])
+            bodies = [body for items, _ in lists for body in items]
+            dashboard.show([(body, (await pages.of(key_of(body), body))[0]) for body in bodies])
         except (ApiError, OSError) as error:
             log.warning("sweeps cannot be read: %s", error)
         await asyncio.sleep(REFRESH_SECONDS)

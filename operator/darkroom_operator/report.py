@@ -2,6 +2,11 @@
 
     kubectl get ts flowers -o json | python -m darkroom_operator.report - --html flowers.html --study flowers.log
 
+A long search keeps its oldest trials in ConfigMaps. They must come with it, in a file of their own:
+
+    kubectl get cm -l darkroom.dev/tuning-sweep=flowers -o json > pages.json
+    python -m darkroom_operator.report flowers.json --pages pages.json --html flowers.html
+
 The page holds everything it needs. The study is a journal file of Optuna:
 `optuna.load_study(study_name="vision/flowers", storage=JournalStorage(JournalFileBackend("flowers.log")))`.
 """
@@ -17,8 +22,12 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from darkroom_api import names
+from darkroom_api.v1alpha1.tuning_sweep_status import LedgerPage
+from darkroom_operator.core.tuning_sweep.ledger import Page, lost, read_page
 from darkroom_operator.core.tuning_sweep.page import page
 from darkroom_operator.core.tuning_sweep.study import Seen, fill, importances, look
+from darkroom_operator.core.types import Body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m darkroom_operator.report", description=(__doc__ or "").split("\n", 1)[0]
     )
     parser.add_argument("file", help="a TuningSweep as JSON; -: standard input")
+    parser.add_argument("--pages", type=Path, help="a List of the ConfigMaps of a long search, as JSON")
     parser.add_argument("--html", type=Path, help="write the page here")
     parser.add_argument("--study", type=Path, help="write a journal file of Optuna here")
     options = parser.parse_args(arguments)
@@ -37,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         body = json.loads(sys.stdin.read() if options.file == "-" else Path(options.file).read_text())
         if body.get("kind") != "TuningSweep":
             raise ValueError(f"{options.file} is no TuningSweep")
-        seen = look(body, datetime.now(UTC))
+        pages = read_pages(options.pages) if options.pages else []
+        seen = look(body, datetime.now(UTC), pages)
         if seen is None:
             raise ValueError(f"{options.file}: its spec cannot be read")
+        require_all(body, pages)
         if options.study:
             export(seen, options.study)
     except (ValueError, OSError) as error:
@@ -48,6 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.html:
         options.html.write_text(page(body, seen, importances(seen)), encoding="utf-8")
     return 0
+
+
+def read_pages(file: Path) -> list[Page]:
+    """Those ConfigMaps of a List that are pages of a ledger."""
+    items = json.loads(file.read_text()).get("items", [])
+    return [found for item in items if (found := read_page(item))]
+
+
+def require_all(body: Body, pages: Sequence[Page]) -> None:
+    """Raises ValueError where a page of the sweep is not among them."""
+    listed = [LedgerPage.model_validate(entry) for entry in (body.get("status") or {}).get("ledgerPages", [])]
+    if missing := lost(listed, pages):
+        selector = f"{names.LABEL_SWEEP}={body['metadata']['name']}"
+        raise ValueError(
+            f"the ConfigMap {missing.name} has {missing.rows} of its trials: give --pages FILE, made by kubectl get "
+            f"configmaps --namespace {body['metadata']['namespace']} --selector {selector} --output json"
+        )
 
 
 def export(seen: Seen, file: Path) -> None:

@@ -16,7 +16,8 @@ def test_its_pod_may_list_sweeps_and_nothing_else(render: Render) -> None:
         "ClusterRoleBinding",
     }  # no Service: port-forward
     assert kinds["ClusterRole"]["rules"] == [
-        {"apiGroups": ["darkroom.dev"], "resources": ["tuningsweeps"], "verbs": ["list"]}
+        {"apiGroups": ["darkroom.dev"], "resources": ["tuningsweeps"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
     ]
     assert kinds["ClusterRoleBinding"]["subjects"][0]["name"] == NAME
     pod = kinds["Deployment"]["spec"]["template"]

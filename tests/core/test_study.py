@@ -51,13 +51,40 @@ def read(world: SweepWorld):
     return seen
 
 
-def test_trials_whose_record_is_in_a_page_do_not_look_as_if_they_ran(monkeypatch):
+@pytest.fixture
+def long_search(monkeypatch) -> SweepWorld:
+    """One whose oldest trials have moved into pages."""
     monkeypatch.setattr(ledger, "KEPT_ROWS", 4)
     monkeypatch.setattr(ledger, "PAGE_ROWS", 3)
     world = searched()
-    paged = sum(entry["rows"] for entry in world.status["ledgerPages"])
-    assert 0 < paged < 8
-    assert [trial.state.name for trial in read(world).trials] == ["FAIL"] * paged + ["COMPLETE"] * (8 - paged)
+    assert 0 < sum(entry["rows"] for entry in world.status["ledgerPages"]) < 8
+    return world
+
+
+def test_trials_come_out_of_their_pages(long_search):
+    pages = [found for body in long_search.pages.values() if (found := ledger.read_page(body))]
+    seen = look(long_search.body, START, pages)
+    assert seen
+    assert [trial.state.name for trial in seen.trials] == ["COMPLETE"] * 8
+    assert all(trial.params for trial in seen.trials)
+
+
+def test_trials_whose_page_is_gone_do_not_look_as_if_they_ran(long_search):
+    paged = sum(entry["rows"] for entry in long_search.status["ledgerPages"])
+    assert [trial.state.name for trial in read(long_search).trials] == ["FAIL"] * paged + ["COMPLETE"] * (8 - paged)
+
+
+def test_a_report_of_a_long_search_asks_for_its_pages(long_search, tmp_path, capsys):
+    file, pages, html = (tmp_path / name for name in ("sweep.json", "pages.json", "sweep.html"))
+    file.write_text(json.dumps(long_search.body))
+    assert report.main([str(file), "--html", str(html)]) == 1
+    words = capsys.readouterr().err
+    assert "the ConfigMap search-ledger-00000 has 3 of its trials: give --pages FILE" in words
+    assert "--selector darkroom.dev/tuning-sweep=search" in words
+    other = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "..."}}
+    pages.write_text(json.dumps({"kind": "List", "items": [other, *long_search.pages.values()]}))
+    assert report.main([str(file), "--pages", str(pages), "--html", str(html)]) == 0
+    assert Reader(html.read_text()).tags.count("circle") == 8
 
 
 def test_a_study_has_every_trial_under_its_number():

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
+from darkroom_operator.core.tuning_sweep import ledger
 from tests.kube import eventually
 from tests.operator_process import free_port
 
@@ -61,9 +63,17 @@ class Page:
 
 @pytest.fixture
 def sweep(kube, namespace) -> str:
+    """One of nine trials, of which the first three are in a page of its ledger."""
     head = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TuningSweep", "metadata": {"name": "search"}}
     body = kube.create(head | {"spec": SPEC}, namespace)
-    status = {"ledger": LEDGER, "trials": {"created": 9, "summary": "8 of 9"}, "observedGeneration": 1}
+    rows = [TrialRecord.model_validate(row) for row in LEDGER[:3]]
+    page = ledger.read_page(kube.create(ledger.page("search", namespace, body["metadata"]["uid"], rows), namespace))
+    status = {
+        "ledger": LEDGER[3:],
+        "ledgerPages": [page.entry.to_wire()],
+        "trials": {"created": 9, "summary": "8 of 9"},
+        "observedGeneration": 1,
+    }
     kube.request("PUT", kube.path("TuningSweep", namespace, "search/status"), body | {"status": status})
     return f"{namespace}/search"
 

@@ -1,7 +1,7 @@
 """A sweep as a study of Optuna, for those who look at it: the dashboard, notebooks, the report. Nothing is decided from it."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_operator.core.tuning_sweep.history import Observed, SweepFacts, observe
+from darkroom_operator.core.tuning_sweep.ledger import Page
 from darkroom_operator.core.tuning_sweep.objects import trial_name
 from darkroom_operator.core.tuning_sweep.suggest import directions, ended, shares
 from darkroom_operator.core.types import Body
@@ -27,25 +28,22 @@ class Seen:
     """One that has not ended has no parameters here: they are on its TrainingJob."""
 
 
-def look(body: Body, now: datetime) -> Seen | None:
-    """From a TuningSweep as the API server has it; None where its spec cannot be read."""
-    seen = observe(SweepFacts(body, (), now))
+def look(body: Body, now: datetime, pages: Sequence[Page] = ()) -> Seen | None:
+    """From a TuningSweep as the API server has it, and the pages of its ledger; None where its spec cannot be read."""
+    seen = observe(SweepFacts(body, (), now, pages=tuple(pages)))
     if seen.spec is None:
         return None
     return Seen(f"{seen.namespace}/{seen.name}", seen.spec, tuple(_trials(seen, seen.spec)))
 
 
 def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
-    records = seen.status.ledger or []
+    records = [*(row for page in seen.pages for row in page.rows), *(seen.status.ledger or [])]
     known, rows = ended(spec, records), {record.number: record for record in records}
     created = max([seen.status.trials.created if seen.status.trials else 0, *(number + 1 for number in known)])
     paged = sum(page.rows for page in seen.status.ledger_pages or [])
     for number in range(created):
-        if number < paged:
-            yield optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"result": "in a page of the ledger"})
-            continue
         if number not in known:
-            yield optuna.trial.create_trial(state=TrialState.RUNNING)
+            yield _absent(lost=number < paged)
             continue
         trial, row = known[number], rows[number]
         facts = {
@@ -56,6 +54,13 @@ def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
         }
         trial.user_attrs = {key: value for key, value in facts.items() if value}
         yield trial
+
+
+def _absent(*, lost: bool) -> FrozenTrial:
+    """One without a row: it runs, or its page is not there."""
+    if lost:
+        return optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"result": "its page of the ledger is gone"})
+    return optuna.trial.create_trial(state=TrialState.RUNNING)
 
 
 def fill(storage: BaseStorage, sweeps: Iterable[Seen]) -> None:

@@ -84,8 +84,9 @@ async def follow(dashboard: Dashboard, client: Client, namespaces: Sequence[str 
     while True:
         try:
             lists = [await client.list(TUNING_SWEEPS, namespace) for namespace in namespaces]
-            bodies = [body for items, _ in lists for body in items]
-            dashboard.show([(body, (await pages.of(key_of(body), body))[0]) for body in bodies])
+            bodies = {key_of(body): body for items, _ in lists for body in items}
+            pages.keep(bodies.keys())
+            dashboard.show([(body, (await pages.of(key, body))[0]) for key, body in bodies.items()])
         except (ApiError, OSError) as error:
             log.warning("sweeps cannot be read: %s", error)
         await asyncio.sleep(REFRESH_SECONDS)

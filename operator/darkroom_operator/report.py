@@ -23,11 +23,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from darkroom_api import names
-from darkroom_api.v1alpha1.tuning_sweep_status import LedgerPage
-from darkroom_operator.core.tuning_sweep.ledger import Page, lost, read_page
+from darkroom_operator.core.tuning_sweep.ledger import Page, read_page
 from darkroom_operator.core.tuning_sweep.page import page
 from darkroom_operator.core.tuning_sweep.study import Seen, fill, importances, look
-from darkroom_operator.core.types import Body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen = look(body, datetime.now(UTC), pages)
         if seen is None:
             raise ValueError(f"{options.file}: its spec cannot be read")
-        require_all(body, pages)
+        require_all(seen)
         if options.study:
             export(seen, options.study)
     except (ValueError, OSError) as error:
@@ -68,14 +66,13 @@ def read_pages(file: Path) -> list[Page]:
     return [found for item in items if (found := read_page(item))]
 
 
-def require_all(body: Body, pages: Sequence[Page]) -> None:
-    """Raises ValueError where a page of the sweep is not among them."""
-    listed = [LedgerPage.model_validate(entry) for entry in (body.get("status") or {}).get("ledgerPages", [])]
-    if missing := lost(listed, pages):
-        selector = f"{names.LABEL_SWEEP}={body['metadata']['name']}"
+def require_all(seen: Seen) -> None:
+    """Raises ValueError where a page of the sweep is missing."""
+    if page := seen.missing:
+        namespace, _, name = seen.name.partition("/")
         raise ValueError(
-            f"the ConfigMap {missing.name} has {missing.rows} of its trials: give --pages FILE, made by kubectl get "
-            f"configmaps --namespace {body['metadata']['namespace']} --selector {selector} --output json"
+            f"the ConfigMap {page.name} has {page.rows} of its trials: give --pages FILE, made by kubectl get configmaps "
+            f"--namespace {namespace} --selector {names.LABEL_SWEEP}={name} --output json"
         )
 
 

@@ -6,7 +6,7 @@ A decision asks a sampler, which takes from 0.03 to 2 seconds; the operator's lo
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from darkroom_api import names
@@ -95,6 +95,11 @@ class Pages:
         elif known is None or known.text != page.text or known.owner != page.owner:
             self._pages[sweep][name] = page
         self._read[sweep, name] = time.monotonic()
+
+    def keep(self, sweeps: Collection[Key]) -> None:
+        """All other sweeps are gone."""
+        for sweep in self._pages.keys() - sweeps:
+            self.forget(sweep)
 
     def forget(self, sweep: Key) -> None:
         """The sweep is gone."""

@@ -10,8 +10,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
+from darkroom_api.v1alpha1.tuning_sweep_status import LedgerPage
 from darkroom_operator.core.tuning_sweep.history import Observed, SweepFacts, observe
-from darkroom_operator.core.tuning_sweep.ledger import Page
+from darkroom_operator.core.tuning_sweep.ledger import Page, lost
 from darkroom_operator.core.tuning_sweep.objects import trial_name
 from darkroom_operator.core.tuning_sweep.suggest import directions, ended, shares
 from darkroom_operator.core.types import Body
@@ -26,6 +27,8 @@ class Seen:
     spec: TuningSweepSpec
     trials: tuple[FrozenTrial, ...]
     """One that has not ended has no parameters here: they are on its TrainingJob."""
+    missing: LedgerPage | None = None
+    """The first page of its ledger that it was looked at without."""
 
 
 def look(body: Body, now: datetime, pages: Sequence[Page] = ()) -> Seen | None:
@@ -33,7 +36,8 @@ def look(body: Body, now: datetime, pages: Sequence[Page] = ()) -> Seen | None:
     seen = observe(SweepFacts(body, (), now, pages=tuple(pages)))
     if seen.spec is None:
         return None
-    return Seen(f"{seen.namespace}/{seen.name}", seen.spec, tuple(_trials(seen, seen.spec)))
+    missing = lost(seen.status.ledger_pages or [], seen.pages)
+    return Seen(f"{seen.namespace}/{seen.name}", seen.spec, tuple(_trials(seen, seen.spec)), missing)
 
 
 def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
@@ -43,7 +47,7 @@ def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
     paged = sum(page.rows for page in seen.status.ledger_pages or [])
     for number in range(created):
         if number not in known:
-            yield _absent(lost=number < paged)
+            yield _absent(paged=number < paged)
             continue
         trial, row = known[number], rows[number]
         facts = {
@@ -56,9 +60,9 @@ def _trials(seen: Observed, spec: TuningSweepSpec) -> Iterable[FrozenTrial]:
         yield trial
 
 
-def _absent(*, lost: bool) -> FrozenTrial:
+def _absent(*, paged: bool) -> FrozenTrial:
     """One without a row: it runs, or its page is not there."""
-    if lost:
+    if paged:
         return optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"result": "its page of the ledger is gone"})
     return optuna.trial.create_trial(state=TrialState.RUNNING)
 

@@ -113,8 +113,7 @@ class Chaos:
 
     def _keep(self, operator: OperatorProcess) -> None:
         while not self._done.wait(1.0):
-            if operator.process is None or operator.process.poll() is not None:
-                operator.start(ready=False)
+            operator.keep_alive()
         operator.kill()
 
     # --- What happens to it ---

@@ -1,46 +1,22 @@
 """A TrainingJob in a real control plane with fake nodes, and what a test does to it and its pods."""
 
+from pathlib import Path
 from typing import Any, Self
 
 from tests.kube import Kube, eventually
+from tests.training_job import AppliedJob
 
-PROFILES = """
-default: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 5}
-pair: {image: "localhost/trainer:test", nodeSelector: {pair: "true"}, resources: {cpu: 100m, memory: 64Mi}}
-claims:
-  image: "localhost/trainer:test"
-  priorityClasses: [urgent]
-  resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu, accelerators: 1}]
-whole-node: {image: "localhost/trainer:test", resources: {cpu: 90, memory: 64Mi}, terminationGracePeriodSeconds: 5}
-patient: {image: "localhost/trainer:test", resources: {cpu: 100m, memory: 64Mi}, terminationGracePeriodSeconds: 300}
-billed:
-  image: "localhost/trainer:test"
-  resources: {cpu: 100m, memory: 64Mi, nvidia.com/gpu: 1}
-  terminationGracePeriodSeconds: 5
-  pricePerAcceleratorHour: "3600"
-  currency: EUR
-fenced:
-  resources: {cpu: 100m, memory: 64Mi}
-  terminationGracePeriodSeconds: 5
-  networkPolicy: {egress: [{cidr: 10.20.0.0/16, ports: [443]}]}
-"""
+PROFILES = Path(__file__).with_name("profiles.yaml")
+"""What the operators of these tests are started with."""
 
 
-class Flowers:
-    """A TrainingJob in a namespace, and what a test does to it."""
+class Flowers(AppliedJob):
+    """A TrainingJob with a container of the user's own, and what a test does to it."""
 
     def __init__(self, kube: Kube, namespace: str, name: str = "flowers", **spec: Any) -> None:
-        self.kube, self.namespace, self.name = kube, namespace, name
         container = {"image": "localhost/mine:1", "command": ["torchrun", "train.py"]}
-        self.body = kube.create(
-            {
-                "apiVersion": "darkroom.dev/v1alpha1",
-                "kind": "TrainingJob",
-                "metadata": {"name": name},
-                "spec": {"container": container, "numNodes": 2, "restart": {"backoffSeconds": 0}} | spec,
-            },
-            namespace,
-        )
+        defaults = {"container": container, "numNodes": 2, "restart": {"backoffSeconds": 0}}
+        super().__init__(kube, namespace, name, defaults | spec)
 
     @classmethod
     def existing(cls, kube: Kube, namespace: str, name: str = "flowers") -> Self:
@@ -49,14 +25,6 @@ class Flowers:
         flowers.kube, flowers.namespace, flowers.name = kube, namespace, name
         flowers.body = flowers.now
         return flowers
-
-    @property
-    def now(self) -> dict[str, Any]:
-        return self.kube.get("TrainingJob", self.namespace, self.name) or {}
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.now.get("status", {})
 
     def condition(self, kind: str) -> tuple[str, str, str]:
         """Status, reason and message."""
@@ -74,11 +42,6 @@ class Flowers:
             lambda: self.status.get("state") == state, within=within, what=f"{self.name}: {state}: {self.status}"
         )
         return self.status
-
-    def pods(self, attempt: int) -> list[dict[str, Any]]:
-        selector = f"darkroom.dev/training-job={self.name},darkroom.dev/attempt={attempt}"
-        found = self.kube.list("Pod", self.namespace, selector)
-        return sorted(found, key=lambda pod: pod["metadata"]["name"])
 
     def end(self, attempt: int, *codes: int, **annotations: str) -> None:
         """End the pods of an attempt by index, as KWOK is told by annotation."""

@@ -1,13 +1,16 @@
 """A small synchronous client for tests: JSON in and out, straight to the API server, with the admin's certificate."""
 
 import base64
+import contextlib
+import itertools
 import json
+import os
 import ssl
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +141,21 @@ class Kube:
                 raise
 
 
-def install_crds(kube: Kube) -> None:
-    """Both kinds, and wait until they are served."""
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def new_namespace(kube: Kube, **labels: str) -> Iterator[str]:
+    """One with labels, for one test: pods can be made in it, and it goes when the test ends."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
+    yield name
+    kube.delete("Namespace", None, name)
+
+
+def install_crds(kube: Kube) -> Kube:
+    """Both kinds, and wait until they are served; returns the client."""
     for crd in all_crds():
         name = crd["metadata"]["name"]
         if kube.get("CustomResourceDefinition", None, name) is None:
@@ -153,6 +169,7 @@ def install_crds(kube: Kube) -> None:
             return True
 
         eventually(served, what=f"CRD {name} served")
+    return kube
 
 
 def eventually(check: Callable[[], Any], *, within: float = 20.0, what: str = "") -> Any:

@@ -49,9 +49,17 @@ class OperatorProcess:
             eventually(self.is_ready, within=30, what=f"operator ready; log {self.log}")
         return self
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def keep_alive(self) -> None:
+        """Start it if it does not run."""
+        if not self.runs:
+            self.start(ready=False)
+
     def is_ready(self) -> bool:
-        assert self.process
-        assert self.process.poll() is None, self.log.read_text()[-4000:]
+        assert self.runs, self.log.read_text()[-4000:]
         return self.fetch("/readyz")[0] == 200
 
     def fetch(self, path: str) -> tuple[int, str]:
@@ -67,13 +75,13 @@ class OperatorProcess:
 
     def kill(self) -> None:
         """SIGKILL: no goodbye."""
-        if self.process and self.process.poll() is None:
+        if self.process and self.runs:
             self.process.kill()
         self._wait()
 
     def stop(self) -> int:
         """SIGTERM, as kubelet does; returns the exit code."""
-        if self.process and self.process.poll() is None:
+        if self.process and self.runs:
             self.process.send_signal(signal.SIGTERM)
         return self._wait()
 

@@ -1,6 +1,5 @@
 """Real nodes, real containers: the operator runs from its chart inside the cluster, with exactly the chart's rights."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -14,11 +13,11 @@ import pytest
 from localcluster import Cluster
 from scripts.digits import write_digits
 from scripts.images import build
-from tests.kube import Kube, eventually
+from tests.kube import Kube, eventually, new_namespace
+from tests.training_job import AppliedJob
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM = "darkroom-system"
-_numbers = itertools.count(1)
 
 
 def install(cluster: Cluster, images: dict[str, str], **values: str) -> None:
@@ -82,12 +81,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def namespace(kube: Kube) -> Iterator[str]:
     """A namespace that enforces the restricted pod security profile."""
-    name = f"cluster-test-{os.getpid()}-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
-    yield name
-    kube.delete("Namespace", None, name)
+    with new_namespace(kube, **{"pod-security.kubernetes.io/enforce": "restricted"}) as name:
+        yield name
 
 
 VISION = {
@@ -102,24 +97,15 @@ VISION = {
 }
 
 
-class Training:
+class Training(AppliedJob):
     """A TrainingJob in a real cluster."""
 
     def __init__(self, cluster: Cluster, kube: Kube, namespace: str, name: str, **spec: Any) -> None:
-        self.cluster, self.kube, self.namespace, self.name = cluster, kube, namespace, name
-        meta = {"apiVersion": "darkroom.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}}
+        self.cluster = cluster
         defaults: dict[str, Any] = {"resourcesPerNode": {"cpu": "800m", "memory": "1500Mi"}}
         if "container" not in spec:
             defaults |= {"vision": VISION, "checkpoint": {"claim": "runs", "everySeconds": 2}}
-        self.body = kube.create(meta | {"spec": defaults | {"restart": {"backoffSeconds": 1}} | spec}, namespace)
-
-    @property
-    def now(self) -> dict[str, Any]:
-        return self.kube.get("TrainingJob", self.namespace, self.name) or {}
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.now.get("status", {})
+        super().__init__(kube, namespace, name, defaults | {"restart": {"backoffSeconds": 1}} | spec)
 
     def condition(self, kind: str) -> dict[str, str]:
         found = [c for c in self.status.get("conditions", []) if c["type"] == kind]
@@ -136,11 +122,6 @@ class Training:
 
         eventually(there, within=within, what=f"{self.name}: {state}; {self.status.get('conditions')}")
         return self.status
-
-    def pods(self, attempt: int) -> list[dict[str, Any]]:
-        selector = f"darkroom.dev/training-job={self.name},darkroom.dev/attempt={attempt}"
-        found = self.kube.list("Pod", self.namespace, selector)
-        return sorted(found, key=lambda pod: pod["metadata"]["name"])
 
     def logs(self) -> str:
         """What the pods of the newest attempt said."""

@@ -1,7 +1,7 @@
 """A real control plane with fake nodes: pods run when KWOK says so, and end as an annotation tells them to."""
 
-import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,6 @@ CHART = Path(__file__).resolve().parents[2] / "charts/darkroom"
 RELEASE = "darkroom-system"
 ACCOUNT = f"system:serviceaccount:{RELEASE}:darkroom"
 RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Secret")
-_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,18 +42,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Kube:
-    """A client, with the CRDs installed."""
-    kube = Kube(cluster.kubeconfig)
-    install_crds(kube)
-    return kube
+    """A client that goes straight to the API server, once the CRDs are served."""
+    return install_crds(Kube(cluster.kubeconfig))
 
 
 @pytest.fixture(scope="session")
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The profiles file of the shared operator."""
-    file = tmp_path_factory.mktemp("profiles") / "profiles.yaml"
-    file.write_text(PROFILES)
-    return file
+    """The profiles file of the shared operator, which a test may change for a while."""
+    return Path(shutil.copy(PROFILES, tmp_path_factory.mktemp("profiles")))
 
 
 def is_limit(obj: dict[str, Any]) -> bool:
@@ -113,16 +108,6 @@ def operator(
     with OperatorProcess(folder / "kubeconfig", profiles, folder / "operator.log", **settings) as process:
         eventually(lambda: kube.get("Secret", RELEASE, "darkroom-reports").get("data"), what="a certificate")
         yield process
-
-
-@pytest.fixture
-def namespace(kube: Kube) -> Iterator[str]:
-    """A namespace for one test."""
-    name = f"test-{os.getpid()}-{next(_numbers)}"
-    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
-    yield name
-    kube.delete("Namespace", None, name)
 
 
 @pytest.fixture

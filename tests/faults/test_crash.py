@@ -11,7 +11,7 @@ from darkroom_api.v1alpha1.tuning_sweep import TuningSweepSpec
 from darkroom_api.v1alpha1.tuning_sweep_status import TrialRecord
 from darkroom_operator.core.tuning_sweep.suggest import suggest
 from tests.controlplane.sweeps import Hopeless, Search
-from tests.flowers import Flowers
+from tests.flowers import PROFILES, Flowers
 from tests.kube import eventually
 from tests.operator_process import OperatorProcess
 from tests.write_counter import WriteCounter
@@ -23,7 +23,7 @@ WRITES_OF_A_LIFE = 12
 
 
 @pytest.fixture
-def stage(kube, profiles, tmp_path):
+def stage(kube, tmp_path):
     """Makes an operator behind a write counter that kills it after write n."""
     made: list[Any] = []
 
@@ -32,7 +32,7 @@ def stage(kube, profiles, tmp_path):
         counter = WriteCounter(kube, lambda n: holder[0].kill() if n == kill_after else None)
         kubeconfig = counter.kubeconfig(tmp_path / f"{namespace}-{len(made)}.kubeconfig")
         log = tmp_path / f"{namespace}.log"
-        holder.append(OperatorProcess(kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace))
+        holder.append(OperatorProcess(kubeconfig, PROFILES, log, DARKROOM_NAMESPACES=namespace))
         made.extend([holder[0].kill, counter.close])
         return counter, holder[0]
 
@@ -46,8 +46,7 @@ def live(job: Flowers, operator: OperatorProcess) -> dict[str, Any]:
 
     def until(check, what: str) -> None:
         def alive_and_checked() -> Any:
-            if operator.process is None or operator.process.poll() is not None:
-                operator.start(ready=False)
+            operator.keep_alive()
             return check()
 
         eventually(alive_and_checked, within=60, what=what)
@@ -87,8 +86,7 @@ def test_killed_after_a_write_while_a_deadline_ends_an_attempt(kill_after, stage
     job = Flowers(kube, namespace, numNodes=1, resourcesPerNode={"nvidia.com/gpu": 9}, startupDeadlineSeconds=2)
 
     def failed() -> bool:
-        if operator.process is None or operator.process.poll() is not None:
-            operator.start(ready=False)
+        operator.keep_alive()
         return job.status.get("state") == "Failed"
 
     eventually(failed, within=60, what="failed")
@@ -130,22 +128,18 @@ KILLED_AFTER = frozenset({1, 2, 4, 8, 13, 21})
 """Writes of a sweep's life: its trials, their Jobs, every status."""
 
 
-def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(kube, namespace, profiles, tmp_path):
+def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(kube, namespace, tmp_path):
     """No trial is made twice, none is lost, and each tries what it would have tried without a single kill."""
     holder: list[OperatorProcess] = []
     counter = WriteCounter(kube, lambda n: holder[0].kill() if n in KILLED_AFTER else None)
     kubeconfig = counter.kubeconfig(tmp_path / "kubeconfig")
-    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
+    operator = OperatorProcess(kubeconfig, PROFILES, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
     holder.append(operator)
     operator.start(ready=False)
 
-    def keep_alive() -> None:
-        if operator.process is None or operator.process.poll() is not None:
-            operator.start(ready=False)
-
     try:
         sweep = Search(kube, namespace, parallelism=1, algorithm={"name": "TPE", "seed": 7, "startupTrials": 2})
-        sweep.play(lambda: sweep.status.get("finished"), within=240, tick=keep_alive)
+        sweep.play(lambda: sweep.status.get("finished"), within=240, tick=operator.keep_alive)
     finally:
         operator.kill()
         counter.close()
@@ -158,7 +152,7 @@ def test_a_sweep_survives_an_operator_that_is_killed_again_and_again(kube, names
     assert [row.parameters for row in rows] == [suggestion.parameters for suggestion in undisturbed if suggestion]
 
 
-def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(kube, namespace, profiles, tmp_path):
+def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(kube, namespace, tmp_path):
     killed: list[int] = []
 
     def kill_after_a_page(number: int) -> None:
@@ -168,12 +162,11 @@ def test_an_operator_that_dies_between_a_page_and_the_status_loses_no_row(kube, 
 
     counter = WriteCounter(kube, kill_after_a_page)
     kubeconfig = counter.kubeconfig(tmp_path / "kubeconfig")
-    operator = OperatorProcess(kubeconfig, profiles, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
+    operator = OperatorProcess(kubeconfig, PROFILES, tmp_path / "operator.log", DARKROOM_NAMESPACES=namespace)
     operator.start(ready=False)
 
     def ended() -> Any:
-        if operator.process is None or operator.process.poll() is not None:
-            operator.start(ready=False)
+        operator.keep_alive()
         return sweep.status.get("finished")
 
     try:

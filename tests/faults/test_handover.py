@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localcluster import Cluster
-from tests.flowers import Flowers
+from tests.flowers import PROFILES, Flowers
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
 
@@ -15,15 +15,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def operators(
-    cluster: Cluster, namespace: str, profiles: Path, tmp_path: Path
-) -> Iterator[Callable[..., OperatorProcess]]:
+def operators(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
     """Makes operators that serve the test's namespace alone."""
     made: list[OperatorProcess] = []
 
     def start(**environment: str) -> OperatorProcess:
         log = tmp_path / f"operator-{len(made)}.log"
-        made.append(OperatorProcess(cluster.kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace, **environment))
+        made.append(OperatorProcess(cluster.kubeconfig, PROFILES, log, DARKROOM_NAMESPACES=namespace, **environment))
         return made[-1].start()
 
     yield start

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.flowers import Flowers
+from tests.flowers import PROFILES, Flowers
 from tests.kube import eventually
 from tests.operator_process import OperatorProcess
 
@@ -12,10 +12,10 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def operator(cluster, namespace, profiles, tmp_path):
+def operator(cluster, namespace, tmp_path):
     """One that has to hold its lease, and is started again whenever it has lost it."""
     limits = {"DARKROOM_NAMESPACES": namespace, "DARKROOM_LEASE": f"{namespace}/darkroom"}
-    with OperatorProcess(cluster.kubeconfig, profiles, tmp_path / "operator.log", **limits) as process:
+    with OperatorProcess(cluster.kubeconfig, PROFILES, tmp_path / "operator.log", **limits) as process:
         yield process
 
 
@@ -46,8 +46,7 @@ def test_a_component_is_killed_and_comes_back(cluster, kube, operator, namespace
 
     def until(job: Flowers, state: str, attempt: int = 1) -> None:
         def there() -> bool:
-            if operator.process.poll() is not None:
-                operator.start(ready=False)
+            operator.keep_alive()
             return (job.status.get("state"), job.status.get("attempt")) == (state, attempt)
 
         eventually(there, within=60, what=f"{job.name}: {state}: {job.status}")

@@ -10,11 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-from tests.flowers import Flowers
+from tests.flowers import PROFILES, Flowers
 from tests.kube import Kube, eventually
 from tests.operator_process import OperatorProcess
 from tests.shell.faults import (
@@ -102,7 +101,7 @@ class Lived:
 
 
 @pytest.fixture(scope="module")
-def lived(kube: Kube, profiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+def lived(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """Lead all lives."""
     folder, base = tmp_path_factory.mktemp("faults"), "weather"
     places = {name: f"{base}-{name}" for name in WATCHES} | dict.fromkeys(LIVES, base)
@@ -115,7 +114,7 @@ def lived(kube: Kube, profiles: Path, tmp_path_factory: pytest.TempPathFactory) 
     environment = {f"DARKROOM_{name}": value for name, value in settings.items()}
     proxy.rule = weather = Weather(base)
     began = time.monotonic()
-    operator = OperatorProcess(proxy.kubeconfig(folder / "kubeconfig"), profiles, folder / "log", **environment)
+    operator = OperatorProcess(proxy.kubeconfig(folder / "kubeconfig"), PROFILES, folder / "log", **environment)
     try:
         operator.start(ready=False)
         restart = {"maxRestarts": 1, "backoffSeconds": 0}
@@ -194,12 +193,12 @@ def test_what_the_operator_said_in_bad_weather(lived):
     assert len(lines) < 40 * len(lived.jobs)
 
 
-def test_a_crash_that_the_watch_of_pods_did_not_tell_of(kube, namespace, profiles, tmp_path):
+def test_a_crash_that_the_watch_of_pods_did_not_tell_of(kube, namespace, tmp_path):
     """Jobs and pods come by different watches: the end is judged by pods that were asked for."""
     proxy = FaultyProxy(kube)
     proxy.rule = lambda request: Silence() if request.is_watch and request.on("pods") else None
     kubeconfig, log = proxy.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "log"
-    operator = OperatorProcess(kubeconfig, profiles, log, DARKROOM_NAMESPACES=namespace)
+    operator = OperatorProcess(kubeconfig, PROFILES, log, DARKROOM_NAMESPACES=namespace)
     try:
         operator.start(ready=False)
         job = Flowers(kube, namespace, numNodes=1, restart={"maxRestarts": 0})

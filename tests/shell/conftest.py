@@ -1,21 +1,18 @@
 """An API server with the CRD, without nodes, and a proxy in front of it that can do everything a bad network does."""
 
 import contextlib
-import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from localcluster import Cluster
-from tests.kube import Kube, eventually, install_crds
+from tests.kube import Kube, install_crds
 from tests.operator_process import OperatorProcess
 from tests.shell.faults import FaultyProxy
 
 PROFILES = "default: {image: 'localhost/trainer:1', resources: {cpu: 100m, memory: 64Mi}}\n"
 Start = Callable[..., OperatorProcess]
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -30,19 +27,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Kube:
     """A client that goes straight to the API server, once the CRDs are served."""
-    kube = Kube(cluster.kubeconfig)
-    install_crds(kube)
-    return kube
-
-
-@pytest.fixture
-def namespace(kube: Kube) -> Iterator[str]:
-    """A namespace for one test."""
-    name = f"shell-{os.getpid()}-{next(_numbers)}"
-    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    eventually(lambda: kube.get("ServiceAccount", name, "default"), what="default service account")
-    yield name
-    kube.delete("Namespace", None, name)
+    return install_crds(Kube(cluster.kubeconfig))
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_a_run_ends_in_time_at_a_learning_rate_of_nearly_zero(tmp_path):
     config = config.model_copy(update={"budget_seconds": 8})
     began = now()
     message = train(config, Toy(config), Host(clock=Clock(now())))
-    assert now() - began < 20  # more than there are: other tests share this machine
+    assert now() - began < 10  # two more than there are: other tests share this machine
     assert (message.reason, message.exit_code) == (Reason.BUDGET_SPENT, ExitCode.DONE)
     assert message.step == message.steps < 1000
     told = lines(tmp_path / "run")
@@ -158,9 +158,7 @@ def test_all_processes_bend_at_the_same_step_and_go_on_so_after_a_break(tmp_path
     assert {end["reason"] for end in ended} == {"BudgetSpent"}
     assert len({end["step"] for end in ended}) == 1
     seconds = sum(sum(line["time"].values()) for line in last_of_each_start(tmp_path / "run"))
-    assert (
-        seconds < 60
-    )  # the whole schedule takes minutes; on a machine that is shared, the last steps may be slow ones
+    assert seconds < 60  # the whole schedule takes minutes; where other tests share the machine, the end may be slow
 
 
 def last_of_each_start(run: Path) -> list[dict]:
